@@ -1,0 +1,3 @@
+//! What may be declared, valid by construction.
+
+pub mod plugin;
