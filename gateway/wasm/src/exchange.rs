@@ -1,0 +1,227 @@
+//! What a call is about: one request, its response if there is one, and what is known of both.
+//!
+//! The proxy owns an [`Exchange`]. It is moved into an instance for a call and back afterwards,
+//! also after a fault, so that host functions edit the real thing and nothing is copied.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
+use http::Version;
+use postern_core::name::ListenerName;
+use postern_core::name::PolicyName;
+use postern_core::name::RouteName;
+use postern_core::name::UpstreamName;
+use postern_core::path::EncodedSlash;
+use postern_core::request::RequestHead;
+
+use crate::limits::MAX_STATE_BYTES;
+use crate::limits::MAX_VAR_BYTES;
+use crate::limits::MAX_VAR_NAME_LEN;
+use crate::limits::MAX_VARS;
+
+/// One request and its response, as plugins see and edit them.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Unique in the process.
+    pub id: u64,
+    pub request: RequestHead,
+    /// There once the upstream, or a plugin, has answered.
+    pub response: Option<ResponseHead>,
+    /// The other end of the connection.
+    pub peer: Option<SocketAddr>,
+    /// The client: the peer, or whom a trusted peer speaks for.
+    pub client: Option<IpAddr>,
+    /// Server name of the TLS handshake.
+    pub sni: Option<Arc<str>>,
+    pub listener: Option<ListenerName>,
+    pub route: Option<RouteName>,
+    /// What the client speaks.
+    pub version: Version,
+    /// What a plugin may do with `%2F`: the listener's rule.
+    pub encoded_slash: EncodedSlash,
+    /// The upstreams that exist.
+    pub upstreams: Option<Arc<Upstreams>>,
+    /// The upstream that a plugin chose, one of `upstreams`.
+    pub upstream: Option<UpstreamName>,
+    /// Keep what is needed to take back the edits of a call that fails. It costs a copy of the
+    /// message before the first edit, so only for plugins that fail open.
+    pub undo: bool,
+    vars: Vars,
+    /// Each plugin has its own, or one could read what another wrote.
+    states: Vec<(PolicyName, Vec<u8>)>,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            id: 0,
+            request: RequestHead::default(),
+            response: None,
+            peer: None,
+            client: None,
+            sni: None,
+            listener: None,
+            route: None,
+            version: Version::HTTP_11,
+            encoded_slash: EncodedSlash::default(),
+            upstreams: None,
+            upstream: None,
+            undo: false,
+            vars: Vars::default(),
+            states: Vec::new(),
+        }
+    }
+}
+
+impl Exchange {
+    /// What plugins have set, in the order of first setting.
+    pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.vars.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    pub(crate) fn set_var(&mut self, name: String, value: String) -> Result<(), VarError> {
+        let is_name = (1..=MAX_VAR_NAME_LEN).contains(&name.len())
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if !is_name {
+            return Err(VarError::Name);
+        }
+        let vars = &mut self.vars.0;
+        let others: usize = vars
+            .iter()
+            .filter(|(n, _)| **n != *name)
+            .map(|(n, v)| n.len() + v.len())
+            .sum();
+        if others + name.len() + value.len() > MAX_VAR_BYTES {
+            return Err(VarError::Size);
+        }
+        match vars.iter().position(|(n, _)| **n == *name) {
+            Some(index) => vars[index].1 = value.into(),
+            None if vars.len() == MAX_VARS => return Err(VarError::Size),
+            None => vars.push((name.into(), value.into())),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn state(&self, plugin: &PolicyName) -> &[u8] {
+        let state = self.states.iter().find(|(name, _)| name == plugin);
+        state.map_or(&[], |(_, state)| state)
+    }
+
+    /// Answers whether it was small enough to be kept.
+    pub(crate) fn set_state(&mut self, plugin: &PolicyName, state: Vec<u8>) -> bool {
+        if state.len() > MAX_STATE_BYTES {
+            return false;
+        }
+        match self.states.iter_mut().find(|(name, _)| name == plugin) {
+            Some((_, old)) => *old = state,
+            None => self.states.push((plugin.clone(), state)),
+        }
+        true
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum VarError {
+    Name,
+    Size,
+}
+
+#[derive(Debug, Default)]
+struct Vars(Vec<(Box<str>, Box<str>)>);
+
+/// Status and fields of a response.
+#[derive(Clone, Debug)]
+pub struct ResponseHead {
+    pub status: StatusCode,
+    /// End-to-end fields. `content-length` may be among them: plugins cannot touch it.
+    pub headers: HeaderMap,
+}
+
+/// The names of the upstreams that a plugin may choose from.
+#[derive(Debug, Default)]
+pub struct Upstreams(Box<[UpstreamName]>);
+
+impl Upstreams {
+    pub fn new(names: impl IntoIterator<Item = UpstreamName>) -> Self {
+        let mut names: Vec<_> = names.into_iter().collect();
+        names.sort_unstable();
+        Self(names.into())
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<&UpstreamName> {
+        let found = self.0.binary_search_by(|other| other.as_str().cmp(name));
+        found.ok().map(|index| &self.0[index])
+    }
+}
+
+/// What a plugin decided.
+#[derive(Debug)]
+pub enum Action {
+    /// Go on with the next plugin.
+    Next,
+    /// Answer with this.
+    Respond(LocalResponse),
+    /// End the connection or stream without an answer.
+    Abort,
+}
+
+/// A response that a plugin made. Its fields are end-to-end and its status is 200 to 599.
+#[derive(Debug)]
+pub struct LocalResponse {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vars_are_bounded_in_number_bytes_and_names() {
+        let mut exchange = Exchange::default();
+        let set = |exchange: &mut Exchange, name: &str, value: String| {
+            exchange.set_var(name.into(), value)
+        };
+        assert_eq!(set(&mut exchange, "", "v".into()), Err(VarError::Name));
+        assert_eq!(set(&mut exchange, "a\nb", "v".into()), Err(VarError::Name));
+        let large = "v".repeat(MAX_VAR_BYTES);
+        assert_eq!(set(&mut exchange, "a", large), Err(VarError::Size));
+        for n in 0..MAX_VARS {
+            assert_eq!(set(&mut exchange, &format!("v{n}"), "1".into()), Ok(()));
+        }
+        assert_eq!(set(&mut exchange, "more", "1".into()), Err(VarError::Size));
+        assert_eq!(set(&mut exchange, "v0", "2".into()), Ok(()));
+        assert_eq!(exchange.var("v0"), Some("2"));
+        assert_eq!(exchange.vars().count(), MAX_VARS);
+    }
+
+    #[test]
+    fn each_plugin_has_its_own_state() {
+        let [a, b] = ["a", "b"].map(|name| PolicyName::parse(name).unwrap());
+        let mut exchange = Exchange::default();
+        assert!(exchange.set_state(&a, b"one".to_vec()));
+        assert!(exchange.set_state(&a, b"two".to_vec()));
+        assert!(!exchange.set_state(&b, vec![0; MAX_STATE_BYTES + 1]));
+        assert_eq!(exchange.state(&a), b"two");
+        assert_eq!(exchange.state(&b), b"");
+    }
+
+    #[test]
+    fn upstreams_are_found_by_name() {
+        let names = ["c", "a", "b"].map(|name| UpstreamName::parse(name).unwrap());
+        let upstreams = Upstreams::new(names);
+        assert_eq!(upstreams.find("b").map(UpstreamName::as_str), Some("b"));
+        assert_eq!(upstreams.find("d"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! What a guest may call: one file an imported interface.
+//!
+//! Every function first takes note of the bytes it was handed, then checks that the phase is one
+//! it is for, then does its work on the exchange that the instance holds for the call. A function
+//! that returns `wasmtime::Result` ends the guest with its error; what a guest may do wrong
+//! without ending is the inner result.
+
+use std::sync::Arc;
+
+use postern_core::config::plugin::PluginLimits;
+use postern_core::name::PolicyName;
+use postern_core::request::RequestHead;
+
+use crate::component::Phase;
+use crate::error::Breach;
+use crate::exchange::Exchange;
+use crate::exchange::ResponseHead;
+use crate::host::field::Fields;
+use crate::limits::LogBudget;
+use crate::limits::Meter;
+use crate::limits::breach;
+
+mod clock;
+mod exchange;
+pub(crate) mod field;
+mod log;
+mod request;
+pub(crate) mod response;
+
+/// What belongs to one instance on this side of the boundary.
+pub(crate) struct HostState {
+    /// The exchange of the call; between calls an empty one.
+    pub(crate) exchange: Exchange,
+    pub(crate) meter: Meter,
+    phase: Phase,
+    plugin: PolicyName,
+    log: Arc<LogBudget>,
+    /// Size of the message under edit, once it was measured in this call.
+    field_bytes: Option<usize>,
+    undo: Option<Undo>,
+}
+
+/// A message as it was before the first edit of a call.
+enum Undo {
+    Request(Box<RequestHead>),
+    Response(Box<ResponseHead>),
+}
+
+impl HostState {
+    pub(crate) fn new(plugin: PolicyName, limits: PluginLimits, log: Arc<LogBudget>) -> Self {
+        Self {
+            exchange: Exchange::default(),
+            meter: Meter::new(limits),
+            phase: Phase::Configure,
+            plugin,
+            log,
+            field_bytes: None,
+            undo: None,
+        }
+    }
+
+    pub(crate) fn plugin(&self) -> &PolicyName {
+        &self.plugin
+    }
+
+    /// Begins a call on `exchange`, which is empty until [`HostState::leave`].
+    pub(crate) fn enter(&mut self, phase: Phase, exchange: &mut Exchange) {
+        std::mem::swap(&mut self.exchange, exchange);
+        self.phase = phase;
+        self.field_bytes = None;
+        self.undo = None;
+        self.meter.begin_call();
+    }
+
+    /// Ends the call: the exchange goes back, without the call's edits if it failed and they were
+    /// kept.
+    pub(crate) fn leave(&mut self, exchange: &mut Exchange, is_failed: bool) {
+        if is_failed {
+            match self.undo.take() {
+                Some(Undo::Request(request)) => self.exchange.request = *request,
+                Some(Undo::Response(response)) => self.exchange.response = Some(*response),
+                None => {}
+            }
+        }
+        std::mem::swap(&mut self.exchange, exchange);
+    }
+
+    /// Ends the guest unless it is called for an exchange.
+    fn in_exchange(&self) -> wasmtime::Result<()> {
+        match self.phase {
+            Phase::Configure => Err(breach(Breach::Phase)),
+            Phase::Route | Phase::Request | Phase::Response => Ok(()),
+        }
+    }
+
+    /// The response, or the end of the guest if this is not its phase.
+    fn response(&self) -> wasmtime::Result<&ResponseHead> {
+        match (self.phase, &self.exchange.response) {
+            (Phase::Response, Some(response)) => Ok(response),
+            _ => Err(breach(Breach::Phase)),
+        }
+    }
+
+    fn keep_request(&mut self) {
+        if self.exchange.undo && self.undo.is_none() {
+            self.undo = Some(Undo::Request(Box::new(self.exchange.request.clone())));
+        }
+    }
+
+    fn keep_response(&mut self) {
+        if self.exchange.undo
+            && self.undo.is_none()
+            && let Some(response) = &self.exchange.response
+        {
+            self.undo = Some(Undo::Response(Box::new(response.clone())));
+        }
+    }
+
+    fn request_fields(&mut self) -> Fields<'_> {
+        Fields::new(&mut self.exchange.request.headers, &mut self.field_bytes)
+    }
+}
