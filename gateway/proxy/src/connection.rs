@@ -152,7 +152,7 @@ impl Connections {
     }
 }
 
-struct Registered {
+pub(crate) struct Registered {
     connections: Rc<Connections>,
     index: usize,
 }
@@ -174,62 +174,98 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     permit: Permit,
 ) {
-    let _counted = PanicCount(&worker);
-    let timeouts = listener.spec.timeouts;
-    let watch = Rc::new(Watch {
-        phase: Cell::new(Phase::Head),
-        active: Cell::new(0),
-        draining: Cell::new(worker.is_draining()),
-        has_read: Arc::new(AtomicBool::new(false)),
-        timer: worker.clock.timer(),
-        request_head: timeouts.request_head,
-        keep_alive: timeouts.keep_alive,
-    });
-    let registered = worker.connections.insert(Rc::clone(&watch));
-
-    let (stream, is_h2, tls) = match open(&worker.clock, &listener, stream).await {
-        Ok(opened) => opened,
+    let accepted = Accepted::new(&worker, &listener, peer, permit);
+    match open(&worker.clock, &listener, stream).await {
+        Ok(opened) => serve_opened(worker, listener, accepted, opened).await,
         Err(error) => {
             worker.stats.handshakes_failed.add(1);
             let error = &error as &dyn std::error::Error;
             tracing::debug!(listener = %listener.name, client.addr = %peer, error, "connection not opened");
-            return;
         }
-    };
-    let is_trusted = listener.spec.trusted_proxies.contains(peer.ip());
+    }
+}
+
+/// A connection from accept on.
+pub(crate) struct Accepted {
+    peer: SocketAddr,
+    watch: Rc<Watch>,
+    open: (Registered, Permit),
+}
+
+impl Accepted {
+    pub(crate) fn new(
+        worker: &Worker,
+        listener: &Listener,
+        peer: SocketAddr,
+        permit: Permit,
+    ) -> Self {
+        let timeouts = listener.spec.timeouts;
+        let watch = Rc::new(Watch {
+            phase: Cell::new(Phase::Head),
+            active: Cell::new(0),
+            draining: Cell::new(worker.is_draining()),
+            has_read: Arc::new(AtomicBool::new(false)),
+            timer: worker.clock.timer(),
+            request_head: timeouts.request_head,
+            keep_alive: timeouts.keep_alive,
+        });
+        let registered = worker.connections.insert(Rc::clone(&watch));
+        Self {
+            peer,
+            watch,
+            open: (registered, permit),
+        }
+    }
+}
+
+/// A connection whose protocol is known.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) is_h2: bool,
+    pub(crate) tls: Option<TlsSession>,
+}
+
+pub(crate) async fn serve_opened(
+    worker: Rc<Worker>,
+    listener: Arc<Listener>,
+    accepted: Accepted,
+    opened: Opened,
+) {
+    let _counted = PanicCount(&worker);
+    let Accepted { peer, watch, open } = accepted;
+    let Opened { stream, is_h2, tls } = opened;
     let is_tls = tls.is_some();
+    watch.timer.arm(watch.request_head);
     let connection = Rc::new(Connection {
         peer_fields: PeerFields::new(peer.ip(), is_tls, listener.socket.addr.port()),
         peer,
         scheme: if is_tls { Scheme::Https } else { Scheme::Http },
         rules: RequestRules {
             encoded_slash: listener.spec.encoded_slash,
-            is_trusted,
+            is_trusted: listener.spec.trusted_proxies.contains(peer.ip()),
         },
         tls,
         is_h2,
         listener,
-        watch: Rc::clone(&watch),
-        _open: (registered, permit),
+        watch,
+        _open: open,
     });
-    watch.timer.arm(timeouts.request_head);
     let ended = if is_h2 {
         serve_http2(&worker, &connection, stream).await
     } else {
         serve_http1(&worker, &connection, stream).await
     };
-    if let Err(error) = ended {
-        if error.is_parse() {
-            let status = if error.is_parse_too_large() {
-                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
-            } else {
-                StatusCode::BAD_REQUEST
-            };
-            AccessRecord::refused(&worker, &connection, status);
-        }
-        let error = &error as &dyn std::error::Error;
-        tracing::debug!(client.addr = %peer, error, "connection ended with an error");
+    let Err(error) = ended else { return };
+    if error.is_parse() {
+        let status = if error.is_parse_too_large() {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        } else {
+            StatusCode::BAD_REQUEST
+        };
+        AccessRecord::refused(&worker, &connection, status);
     }
+    let error = &error as &dyn std::error::Error;
+    tracing::debug!(client.addr = %peer, error, "connection ended with an error");
 }
 
 /// Notices that a connection's task is unwinding. The task ends, and with it that connection only.
@@ -244,22 +280,24 @@ impl Drop for PanicCount<'_> {
     }
 }
 
-async fn open(
-    clock: &Clock,
-    listener: &Listener,
-    stream: TcpStream,
-) -> io::Result<(Stream, bool, Option<TlsSession>)> {
+async fn open(clock: &Clock, listener: &Listener, stream: TcpStream) -> io::Result<Opened> {
     let Some(tls) = &listener.tls else {
         let limit = listener.spec.timeouts.request_head;
         let is_h2 = clock.timeout(limit, has_h2_preface(&stream)).await;
-        let is_h2 = is_h2.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-        return Ok((Stream::Plain(stream), is_h2, None));
+        return Ok(Opened {
+            is_h2: is_h2.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?,
+            stream: Stream::Plain(stream),
+            tls: None,
+        });
     };
     let limit = listener.spec.timeouts.handshake;
     let handshaken = clock.timeout(limit, tls.accept(stream)).await;
     let handshaken = handshaken.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-    let stream = Stream::Server(handshaken.stream);
-    Ok((stream, handshaken.is_h2, Some(handshaken.session)))
+    Ok(Opened {
+        stream: Stream::Server(handshaken.stream),
+        is_h2: handshaken.is_h2,
+        tls: Some(handshaken.session),
+    })
 }
 
 /// Whether a clear-text client begins with the preface of HTTP/2. Looks without taking.
@@ -296,7 +334,6 @@ async fn serve_http1(
     let service =
         service_fn(|request| request::handle(Rc::clone(worker), Rc::clone(connection), request));
     let served = http1::Builder::new()
-        .half_close(true)
         .max_headers(limits.head_fields as usize)
         .max_header_size(limits.head_bytes as usize)
         .pipeline_flush(true)

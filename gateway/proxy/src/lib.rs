@@ -25,6 +25,8 @@ mod request;
 mod response;
 mod snapshot;
 mod stream;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 mod tls;
 mod upstream;
 mod worker;

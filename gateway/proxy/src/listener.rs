@@ -105,7 +105,7 @@ fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(crate) struct Permit(Arc<ListenerSocket>);
 
 impl Permit {
-    fn acquire(socket: &Arc<ListenerSocket>, limit: u32) -> Option<Self> {
+    pub(crate) fn acquire(socket: &Arc<ListenerSocket>, limit: u32) -> Option<Self> {
         let before = socket.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Self(Arc::clone(socket));
         // Dropping the permit takes the count back.

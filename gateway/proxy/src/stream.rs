@@ -21,6 +21,8 @@ pub(crate) enum Stream {
     /// Boxed: the state of a TLS session is a thousand bytes, and most streams are moved once.
     Server(Box<server::TlsStream<TcpStream>>),
     Client(Box<client::TlsStream<TcpStream>>),
+    #[cfg(feature = "test-util")]
+    Memory(tokio::io::DuplexStream),
 }
 
 macro_rules! each {
@@ -36,6 +38,11 @@ macro_rules! each {
             }
             Stream::Client($inner) => {
                 let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+            #[cfg(feature = "test-util")]
+            Stream::Memory($inner) => {
+                let $inner = Pin::new($inner);
                 $call
             }
         }
@@ -77,6 +84,8 @@ impl AsyncWrite for Stream {
             Self::Plain(inner) => inner.is_write_vectored(),
             Self::Server(inner) => inner.is_write_vectored(),
             Self::Client(inner) => inner.is_write_vectored(),
+            #[cfg(feature = "test-util")]
+            Self::Memory(inner) => inner.is_write_vectored(),
         }
     }
 

@@ -37,6 +37,8 @@ use crate::upstream::Pool;
 
 /// How often unused upstream connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a draining worker looks whether its last connection has ended.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a worker is started with.
 pub(crate) struct WorkerSetup {
@@ -240,59 +242,63 @@ fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker
     }
 }
 
-/// Runs a worker until the gateway stops. Every task it spawns ends with its runtime.
+impl Worker {
+    /// A worker on this thread's runtime. The tasks it spawns end with that runtime.
+    pub(crate) fn start(setup: WorkerSetup) -> Rc<Self> {
+        let WorkerSetup {
+            index,
+            published,
+            metrics,
+            log,
+            ..
+        } = setup;
+        let snapshot = published.load();
+        // Holds nothing that could be taken over.
+        let before = View {
+            snapshot: Arc::clone(&snapshot),
+            pools: Vec::new(),
+            plugins: Vec::new(),
+            stats: Vec::new(),
+            upstreams: Arc::default(),
+        };
+        let view = make_view(snapshot, &before, &metrics, index);
+        let worker = Rc::new(Self {
+            index,
+            published,
+            stats: metrics.worker(index),
+            metrics,
+            log,
+            clock: Clock::default(),
+            connections: Rc::default(),
+            view: RefCell::new(Rc::new(view)),
+            accepting: RefCell::default(),
+            is_draining: Cell::new(false),
+            next_id: Cell::new(1),
+            turn: Cell::new(0),
+        });
+        tokio::task::spawn_local(worker.clock.clone().run());
+        tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+        worker
+    }
+}
+
+/// Runs a worker until the gateway stops.
 pub(crate) async fn run(setup: WorkerSetup) {
-    let WorkerSetup {
-        index,
-        published,
-        metrics,
-        log,
-        mut phase,
-    } = setup;
-    let snapshot = published.load();
-    // Holds nothing that could be taken over.
-    let before = View {
-        snapshot: Arc::clone(&snapshot),
-        pools: Vec::new(),
-        plugins: Vec::new(),
-        stats: Vec::new(),
-        upstreams: Arc::default(),
-    };
-    let view = make_view(snapshot, &before, &metrics, index);
-    let clock = Clock::default();
-    let worker = Rc::new(Worker {
-        index,
-        published,
-        stats: metrics.worker(index),
-        metrics,
-        log,
-        clock: clock.clone(),
-        connections: Rc::default(),
-        view: RefCell::new(Rc::new(view)),
-        accepting: RefCell::default(),
-        is_draining: Cell::new(false),
-        next_id: Cell::new(1),
-        turn: Cell::new(0),
-    });
-    tokio::task::spawn_local(clock.run());
-    tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+    let mut phase = setup.phase.clone();
+    let worker = Worker::start(setup);
     worker.start_accepting();
-    loop {
-        if phase.changed().await.is_err() {
-            break;
-        }
+    while phase.changed().await.is_ok() {
         let now = *phase.borrow_and_update();
         match now {
             Phase::Serving { .. } => worker.refresh(),
-            Phase::Draining if !worker.is_draining() => worker.drain(),
-            Phase::Draining => {}
-            Phase::Stopped => break,
-        }
-        if worker.is_draining() {
-            while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            Phase::Draining => {
+                worker.drain();
+                while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
+                    tokio::time::sleep(DRAIN_INTERVAL).await;
+                }
+                break;
             }
-            break;
+            Phase::Stopped => break,
         }
     }
     worker.log.flush();

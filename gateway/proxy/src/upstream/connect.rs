@@ -22,6 +22,10 @@ pub(super) async fn connect(
     clock: &Clock,
 ) -> Result<Stream, ConnectError> {
     let limit = upstream.spec.timeouts.connect;
+    #[cfg(feature = "test-util")]
+    if let Some(stream) = crate::test_util::connect(endpoint) {
+        return Ok(Stream::Memory(stream));
+    }
     let connecting = async {
         let stream = tcp(endpoint).await?;
         stream.set_nodelay(true)?;
