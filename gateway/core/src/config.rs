@@ -1,3 +1,102 @@
-//! What may be declared, valid by construction.
+//! What may be declared, valid by construction, whatever source it came from.
+//!
+//! A [`Config`] is plain and comparable: the control loop skips one that equals the last. Where
+//! each part was declared is kept beside it, in [`Origins`], so that moving a line in a file
+//! changes nothing that runs.
+//!
+//! Files reach it in two steps: [`raw`] is what an operator may write (the only serde here, and
+//! what the JSON Schema is generated from), [`parse`] turns texts into a [`Config`] or into every
+//! [`Problem`] in them.
 
+pub mod listener;
+pub mod parse;
 pub mod plugin;
+pub mod policy;
+pub mod problem;
+mod raw;
+pub mod route;
+mod shape;
+pub mod upstream;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+pub use listener::CertificateSpec;
+pub use listener::ListenerSpec;
+pub use plugin::PluginSpec;
+pub use policy::PolicySpec;
+pub use problem::Origins;
+pub use problem::Problem;
+pub use route::RouteSpec;
+pub use upstream::UpstreamSpec;
+
+use crate::name::CertificateName;
+use crate::name::ListenerName;
+use crate::name::PolicyName;
+use crate::name::UpstreamName;
+
+/// Where the admin listener is found unless the configuration says otherwise.
+pub const DEFAULT_ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
+
+/// Everything the gateway runs on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    pub runtime: RuntimeSpec,
+    pub access_log: AccessLogSpec,
+    pub admin: AdminSpec,
+    pub listeners: BTreeMap<ListenerName, ListenerSpec>,
+    pub certificates: BTreeMap<CertificateName, CertificateSpec>,
+    pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
+    pub policies: BTreeMap<PolicyName, PolicySpec>,
+    /// In source order, which is the last tie-break between rules.
+    pub routes: Vec<RouteSpec>,
+}
+
+/// What is fixed for the life of the process.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RuntimeSpec {
+    /// Worker threads; one a processor if absent.
+    pub workers: Option<NonZeroUsize>,
+    /// Where compiled plugins are kept; `None` keeps them in memory alone.
+    pub cache_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AccessLogSpec {
+    pub format: AccessLogFormat,
+    /// The file that lines are appended to; standard output if absent.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// One `key=value` line.
+    Text,
+    Off,
+}
+
+/// The listener for people and probes: health, metrics, the configuration that runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AdminSpec {
+    pub bind: SocketAddr,
+}
+
+impl Default for AdminSpec {
+    fn default() -> Self {
+        Self {
+            bind: DEFAULT_ADMIN_BIND,
+        }
+    }
+}
+
+/// The JSON Schema (draft 2020-12) of a configuration file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(raw::RawFile).to_value()
+}

@@ -1,1 +1,38 @@
-//! x
+//! The data plane: from an accepted connection to an answered request.
+//!
+//! One core, one world. Each worker is a thread with its own single-threaded runtime, its own
+//! listening sockets, its own upstream connections and its own plugin instances; a request is
+//! served where it was accepted. Workers share immutable snapshots and nothing else, so the request
+//! path takes no lock.
+//!
+//! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
+//! [`listener`], [`tls`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
+//! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`].
+//!
+//! Deliberately not here: where configuration comes from. This crate knows neither files being
+//! watched nor Kubernetes.
+
+mod access_log;
+mod body;
+mod clock;
+mod connection;
+mod error;
+mod gateway;
+mod listener;
+mod metrics;
+mod policy;
+mod request;
+mod response;
+mod snapshot;
+mod stream;
+#[cfg(feature = "test-util")]
+pub mod test_util;
+mod tls;
+mod upstream;
+mod worker;
+
+pub use gateway::Gateway;
+pub use snapshot::Published;
+pub use snapshot::Snapshot;
+pub use snapshot::compile::Compiler;
+pub use snapshot::materials::Materials;

@@ -78,6 +78,14 @@ impl Default for Exchange {
 }
 
 impl Exchange {
+    /// An exchange of which only the request is known.
+    pub fn new(request: RequestHead) -> Self {
+        Self {
+            request,
+            ..Self::default()
+        }
+    }
+
     /// What plugins have set, in the order of first setting.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
         self.vars.0.iter().map(|(name, value)| (&**name, &**value))

@@ -1,0 +1,100 @@
+//! Listeners and the certificates they serve.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::header::TrustedProxies;
+use crate::name::CertificateName;
+use crate::path::EncodedSlash;
+
+/// From accept to the end of the TLS handshake.
+pub const DEFAULT_HANDSHAKE: Duration = Duration::from_secs(10);
+/// From accept, or from the first byte of a later request, to the end of the request head.
+pub const DEFAULT_REQUEST_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may be idle between requests.
+pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// How long a body may stand still, in either direction.
+pub const DEFAULT_BODY_IDLE: Duration = Duration::from_secs(30);
+/// Open connections of one listener, all workers together.
+pub const DEFAULT_CONNECTIONS: u32 = 20_000;
+/// Bytes of a request head: request line and fields (HTTP/1), decoded fields (HTTP/2).
+pub const DEFAULT_HEAD_BYTES: u32 = 64 << 10;
+/// Fields of a request.
+pub const DEFAULT_HEAD_FIELDS: u32 = 100;
+/// Streams that one HTTP/2 connection may have open at once.
+pub const DEFAULT_STREAMS: u32 = 100;
+
+/// An address that accepts connections, and what it accepts there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerSpec {
+    pub bind: SocketAddr,
+    /// `None`: clear text.
+    pub tls: Option<TlsSpec>,
+    pub trusted_proxies: TrustedProxies,
+    pub encoded_slash: EncodedSlash,
+    pub timeouts: ListenerTimeouts,
+    pub limits: ListenerLimits,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TlsSpec {
+    pub min_version: TlsVersion,
+    /// Those that this listener serves; all of them if empty.
+    pub certificates: Vec<CertificateName>,
+    /// Served to a client whose server name none covers, or that sends none. If absent, the first
+    /// of `certificates` by name.
+    pub default_certificate: Option<CertificateName>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum TlsVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenerTimeouts {
+    pub handshake: Duration,
+    pub request_head: Duration,
+    pub keep_alive: Duration,
+    pub body_idle: Duration,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self {
+            handshake: DEFAULT_HANDSHAKE,
+            request_head: DEFAULT_REQUEST_HEAD,
+            keep_alive: DEFAULT_KEEP_ALIVE,
+            body_idle: DEFAULT_BODY_IDLE,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenerLimits {
+    pub connections: u32,
+    pub head_bytes: u32,
+    pub head_fields: u32,
+    pub streams: u32,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections: DEFAULT_CONNECTIONS,
+            head_bytes: DEFAULT_HEAD_BYTES,
+            head_fields: DEFAULT_HEAD_FIELDS,
+            streams: DEFAULT_STREAMS,
+        }
+    }
+}
+
+/// A certificate chain and its key, PEM. The names it serves are those it holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateSpec {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}

@@ -1,0 +1,491 @@
+//! The meaning of every section but routes.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use http::HeaderName;
+use http::HeaderValue;
+use http::StatusCode;
+use ipnet::IpNet;
+
+use super::FileReader;
+use super::Kind;
+use super::raw::At;
+use super::raw::RawAccessLog;
+use super::raw::RawAdmin;
+use super::raw::RawBalance;
+use super::raw::RawCertificate;
+use super::raw::RawEncodedSlash;
+use super::raw::RawHeaderEdits;
+use super::raw::RawListener;
+use super::raw::RawLogFormat;
+use super::raw::RawOnError;
+use super::raw::RawPlugin;
+use super::raw::RawPolicy;
+use super::raw::RawProtocol;
+use super::raw::RawRuntime;
+use super::raw::RawTls;
+use super::raw::RawTlsVersion;
+use super::raw::RawUpstream;
+use super::units;
+use crate::config::AccessLogFormat;
+use crate::config::AccessLogSpec;
+use crate::config::AdminSpec;
+use crate::config::RuntimeSpec;
+use crate::config::listener::CertificateSpec;
+use crate::config::listener::ListenerLimits;
+use crate::config::listener::ListenerSpec;
+use crate::config::listener::ListenerTimeouts;
+use crate::config::listener::TlsSpec;
+use crate::config::listener::TlsVersion;
+use crate::config::plugin::OnError;
+use crate::config::plugin::PluginLimits;
+use crate::config::plugin::PluginSource;
+use crate::config::plugin::PluginSpec;
+use crate::config::policy::HeaderEdits;
+use crate::config::policy::HeadersSpec;
+use crate::config::policy::PolicySpec;
+use crate::config::problem::Problem;
+use crate::config::upstream::Balance;
+use crate::config::upstream::DEFAULT_IDLE_CONNECTIONS;
+use crate::config::upstream::EndpointSpec;
+use crate::config::upstream::UpstreamProtocol;
+use crate::config::upstream::UpstreamSpec;
+use crate::config::upstream::UpstreamTimeouts;
+use crate::config::upstream::UpstreamTlsSpec;
+use crate::header::TrustedProxies;
+use crate::header::is_editable;
+use crate::hostname::Hostname;
+use crate::name::CertificateName;
+use crate::name::ListenerName;
+use crate::name::PolicyName;
+use crate::name::UpstreamName;
+use crate::path::EncodedSlash;
+
+const MAX_WORKERS: i64 = 1024;
+/// Longest time that may be set. Anything longer is a slip of the unit.
+const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_CONNECTIONS: i64 = 10_000_000;
+/// Bounds of a request head: smaller would refuse browsers, larger is a memory weapon.
+const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
+const PLUGIN_MEMORY: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 30);
+
+impl FileReader<'_> {
+    pub(super) fn runtime(&mut self, raw: &RawRuntime) {
+        let workers = raw.workers.as_ref().and_then(|workers| {
+            let workers = self.number(workers, "workers", 1..=MAX_WORKERS);
+            usize::try_from(workers).ok().and_then(NonZeroUsize::new)
+        });
+        let cache_dir = raw.cache_dir.as_ref().map(|dir| self.file(dir));
+        if let Some(dir) = &raw.cache_dir {
+            self.place("runtime.cache-dir".to_owned(), dir.span());
+        }
+        self.reading.config.runtime = RuntimeSpec { workers, cache_dir };
+    }
+
+    pub(super) fn access_log(&mut self, raw: &RawAccessLog) {
+        let path = raw.path.as_ref().map(|path| {
+            self.place("access-log.path".to_owned(), path.span());
+            self.file(path)
+        });
+        self.reading.config.access_log = AccessLogSpec {
+            format: match raw.format {
+                None | Some(RawLogFormat::Json) => AccessLogFormat::Json,
+                Some(RawLogFormat::Text) => AccessLogFormat::Text,
+                Some(RawLogFormat::Off) => AccessLogFormat::Off,
+            },
+            path,
+        };
+    }
+
+    pub(super) fn admin(&mut self, raw: &RawAdmin) {
+        let Some(bind) = &raw.bind else { return };
+        self.place("admin.bind".to_owned(), bind.span());
+        let Some(addr) = self.text(bind, "address with port", str::parse::<SocketAddr>) else {
+            return;
+        };
+        if !addr.ip().is_loopback() {
+            let origin = self.lines.origin(bind.span());
+            let message = "the admin listener can be reached from other machines";
+            let help = "bind a loopback address, or keep strangers out by other means";
+            self.reading
+                .problems
+                .push(Problem::warning(origin, message).with_help(help));
+        }
+        self.reading.config.admin = AdminSpec { bind: addr };
+    }
+
+    pub(super) fn certificate(&mut self, name: &str, raw: &RawCertificate) {
+        let at = format!("certificates.{name}");
+        self.place(format!("{at}.cert-file"), raw.cert_file.span());
+        self.place(format!("{at}.key-file"), raw.key_file.span());
+        let spec = CertificateSpec {
+            cert_file: self.file(&raw.cert_file),
+            key_file: self.file(&raw.key_file),
+        };
+        if let Some(name) = self.item_name(&at, name, CertificateName::parse) {
+            self.reading.config.certificates.insert(name, spec);
+        }
+    }
+
+    pub(super) fn listener(&mut self, name: &str, raw: &RawListener) {
+        let at = format!("listeners.{name}");
+        self.place(format!("{at}.bind"), raw.bind.span());
+        let bind = self.text(&raw.bind, "address with port", str::parse::<SocketAddr>);
+        let tls = raw.tls.as_ref().map(|tls| self.tls(tls));
+        let networks = raw.trusted_proxies.iter().flatten();
+        let networks = networks
+            .filter_map(|text| self.text(text, "network", parse_network))
+            .collect();
+        let mut timeouts = ListenerTimeouts::default();
+        if let Some(raw) = &raw.timeouts {
+            self.duration(raw.handshake.as_ref(), &mut timeouts.handshake);
+            self.duration(raw.request_head.as_ref(), &mut timeouts.request_head);
+            self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
+            self.duration(raw.body_idle.as_ref(), &mut timeouts.body_idle);
+        }
+        let mut limits = ListenerLimits::default();
+        if let Some(raw) = &raw.limits {
+            let connections = raw.connections.as_ref();
+            self.count(
+                connections,
+                "connections",
+                MAX_CONNECTIONS,
+                &mut limits.connections,
+            );
+            self.count(
+                raw.head_fields.as_ref(),
+                "head-fields",
+                1000,
+                &mut limits.head_fields,
+            );
+            self.count(raw.streams.as_ref(), "streams", 10_000, &mut limits.streams);
+            if let Some(text) = &raw.head
+                && let Some(size) = self.size(text, HEAD_BYTES)
+            {
+                // HEAD_BYTES ends at 1 MiB.
+                limits.head_bytes = u32::try_from(size).unwrap_or(u32::MAX);
+            }
+        }
+        let name = self.item_name(&at, name, ListenerName::parse);
+        if let (Some(name), Some(bind)) = (name, bind) {
+            let spec = ListenerSpec {
+                bind,
+                tls,
+                trusted_proxies: TrustedProxies::new(networks),
+                encoded_slash: match raw.encoded_slash {
+                    None | Some(RawEncodedSlash::Reject) => EncodedSlash::Reject,
+                    Some(RawEncodedSlash::Keep) => EncodedSlash::Keep,
+                },
+                timeouts,
+                limits,
+            };
+            self.reading.config.listeners.insert(name, spec);
+        }
+    }
+
+    fn tls(&mut self, raw: &RawTls) -> TlsSpec {
+        let certificates = raw.certificates.iter().flatten();
+        TlsSpec {
+            min_version: match raw.min_version {
+                None | Some(RawTlsVersion::Tls12) => TlsVersion::Tls12,
+                Some(RawTlsVersion::Tls13) => TlsVersion::Tls13,
+            },
+            certificates: certificates
+                .filter_map(|text| self.reference(Kind::Certificate, text, CertificateName::parse))
+                .collect(),
+            default_certificate: raw
+                .default_certificate
+                .as_ref()
+                .and_then(|text| self.reference(Kind::Certificate, text, CertificateName::parse)),
+        }
+    }
+
+    pub(super) fn upstream(&mut self, name: &str, raw: &RawUpstream) {
+        let at = format!("upstreams.{name}");
+        if raw.endpoints.is_empty() {
+            let message = "an upstream has at least one endpoint".to_owned();
+            self.error(raw.endpoints.span(), message);
+        }
+        let mut endpoints: Vec<EndpointSpec> = Vec::with_capacity(raw.endpoints.len());
+        for text in raw.endpoints.iter() {
+            let Some(endpoint) = self.text(text, "endpoint", parse_endpoint) else {
+                continue;
+            };
+            if endpoints.contains(&endpoint) {
+                self.error(
+                    text.span(),
+                    format!("the endpoint '{endpoint}' is listed twice"),
+                );
+                continue;
+            }
+            endpoints.push(endpoint);
+        }
+        let tls = raw.tls.as_ref().map(|tls| UpstreamTlsSpec {
+            server_name: tls.server_name.as_ref().and_then(|text| {
+                let host = self.text(text, "host name", Hostname::parse)?;
+                match host {
+                    Hostname::Exact(name) => Some(name.into()),
+                    Hostname::Wildcard(_) => {
+                        let message = format!("'{}' is no server name: it is a wildcard", **text);
+                        self.error(text.span(), message);
+                        None
+                    }
+                }
+            }),
+            ca_file: tls.ca_file.as_ref().map(|text| {
+                self.place(format!("{at}.tls.ca-file"), text.span());
+                self.file(text)
+            }),
+        });
+        let mut timeouts = UpstreamTimeouts::default();
+        if let Some(raw) = &raw.timeouts {
+            self.duration(raw.connect.as_ref(), &mut timeouts.connect);
+            self.duration(raw.first_byte.as_ref(), &mut timeouts.first_byte);
+            self.duration(raw.body_idle.as_ref(), &mut timeouts.body_idle);
+            self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
+        }
+        let mut idle_connections = DEFAULT_IDLE_CONNECTIONS;
+        let idle = raw.idle_connections.as_ref();
+        self.count(idle, "idle-connections", 100_000, &mut idle_connections);
+        let spec = UpstreamSpec {
+            endpoints,
+            balance: match raw.balance {
+                None | Some(RawBalance::RoundRobin) => Balance::RoundRobin,
+                Some(RawBalance::LeastRequests) => Balance::LeastRequests,
+            },
+            protocol: match raw.protocol {
+                None | Some(RawProtocol::Http1) => UpstreamProtocol::Http1,
+                Some(RawProtocol::Http2) => UpstreamProtocol::Http2,
+            },
+            tls,
+            timeouts,
+            idle_connections,
+        };
+        if let Some(name) = self.item_name(&at, name, UpstreamName::parse) {
+            self.reading.config.upstreams.insert(name, spec);
+        }
+    }
+
+    pub(super) fn plugin(&mut self, name: &str, raw: RawPlugin) {
+        let at = format!("plugins.{name}");
+        self.place(format!("{at}.source"), raw.source.span());
+        let source = self.plugin_source(&raw.source);
+        let on_error = raw.on_error.as_ref().and_then(|raw| self.on_error(raw));
+        let mut limits = PluginLimits::default();
+        if let Some(raw) = &raw.limits {
+            self.duration(raw.cpu.as_ref(), &mut limits.cpu);
+            self.duration(raw.time.as_ref(), &mut limits.time);
+            self.count(
+                raw.instances.as_ref(),
+                "instances",
+                10_000,
+                &mut limits.instances,
+            );
+            self.count(
+                raw.log_lines.as_ref(),
+                "log-lines",
+                100_000,
+                &mut limits.log_lines,
+            );
+            if let Some(text) = &raw.memory
+                && let Some(size) = self.size(text, PLUGIN_MEMORY)
+            {
+                limits.memory = size;
+            }
+        }
+        let config: serde_json::Map<String, serde_json::Value> = raw.config.into_iter().collect();
+        let spec = PluginSpec {
+            source,
+            config: serde_json::Value::Object(config).to_string(),
+            on_error: on_error.unwrap_or_default(),
+            limits,
+        };
+        self.policy_spec(&at, name, PolicySpec::Plugin(spec));
+    }
+
+    fn plugin_source(&mut self, text: &At<String>) -> PluginSource {
+        if let Some((scheme, _)) = text.split_once("://") {
+            self.error_with_help(
+                text.span(),
+                format!("a plugin cannot be fetched by '{scheme}'"),
+                "name a file; relative paths begin at this configuration file",
+            );
+        }
+        PluginSource::File(self.file(text))
+    }
+
+    fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
+        let found = match &**raw {
+            RawOnError::Word(word) => match word.as_str() {
+                "deny" => return Some(OnError::Deny),
+                "allow" => return Some(OnError::Allow),
+                _ => format!("'{word}'"),
+            },
+            RawOnError::Status(status) => {
+                let known = u16::try_from(*status)
+                    .ok()
+                    .filter(|status| (400..=599).contains(status))
+                    .and_then(|status| StatusCode::from_u16(status).ok());
+                match known {
+                    Some(status) => return Some(OnError::Status(status)),
+                    None => status.to_string(),
+                }
+            }
+        };
+        self.error_with_help(
+            raw.span(),
+            format!("on-error cannot be {found}"),
+            "write \"deny\", \"allow\" or a status from 400 to 599",
+        );
+        None
+    }
+
+    pub(super) fn policy(&mut self, name: &str, raw: &RawPolicy) {
+        let at = format!("policies.{name}");
+        let spec = HeadersSpec {
+            request: self.header_edits(raw.request_headers.as_ref()),
+            response: self.header_edits(raw.response_headers.as_ref()),
+        };
+        self.policy_spec(&at, name, PolicySpec::Headers(spec));
+    }
+
+    fn policy_spec(&mut self, at: &str, name: &str, spec: PolicySpec) {
+        if let Some(name) = self.item_name(at, name, PolicyName::parse) {
+            self.reading.config.policies.insert(name, spec);
+        }
+    }
+
+    pub(super) fn header_edits(&mut self, raw: Option<&RawHeaderEdits>) -> HeaderEdits {
+        let Some(raw) = raw else {
+            return HeaderEdits::default();
+        };
+        let mut pairs = |fields: &std::collections::BTreeMap<At<String>, At<String>>| {
+            let mut pairs = Vec::new();
+            for (name, value) in fields {
+                let name = self.field_name(name);
+                let value = self.text(value, "field value", |text| {
+                    HeaderValue::from_str(text).map_err(|_| "it holds a control character")
+                });
+                if let (Some(name), Some(value)) = (name, value) {
+                    pairs.push((name, value));
+                }
+            }
+            pairs
+        };
+        let set = pairs(&raw.set);
+        let add = pairs(&raw.add);
+        HeaderEdits {
+            remove: raw
+                .remove
+                .iter()
+                .filter_map(|name| self.field_name(name))
+                .collect(),
+            set,
+            add,
+        }
+    }
+
+    fn field_name(&mut self, text: &At<String>) -> Option<HeaderName> {
+        let name = self.text(text, "field name", |text| {
+            HeaderName::from_bytes(text.as_bytes()).map_err(|_| "it is no token")
+        })?;
+        if !is_editable(&name) {
+            let message = format!("the field '{name}' is written by the gateway alone");
+            self.error(text.span(), message);
+            return None;
+        }
+        Some(name)
+    }
+
+    fn item_name<N>(
+        &mut self,
+        at: &str,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<N, crate::name::NameError>,
+    ) -> Option<N> {
+        match parse(name) {
+            Ok(name) => Some(name),
+            Err(error) => {
+                let origin = self.reading.origins.find(at);
+                let message = format!("'{name}' is no name: {error}");
+                self.reading.problems.push(Problem::error(origin, message));
+                None
+            }
+        }
+    }
+
+    pub(super) fn duration(&mut self, text: Option<&At<String>>, into: &mut Duration) {
+        let Some(text) = text else { return };
+        let Some(duration) = self.text(text, "duration", units::duration) else {
+            return;
+        };
+        if duration.is_zero() || duration > MAX_DURATION {
+            let message = format!("'{}' is not between 1ms and 24h", **text);
+            self.error(text.span(), message);
+            return;
+        }
+        *into = duration;
+    }
+
+    fn size(&mut self, text: &At<String>, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let size = self.text(text, "size", units::size)?;
+        if !range.contains(&size) {
+            let (low, high) = (range.start() >> 10, range.end() >> 10);
+            let message = format!("'{}' is not between {low}KiB and {high}KiB", **text);
+            self.error(text.span(), message);
+            return None;
+        }
+        Some(size)
+    }
+
+    fn count(&mut self, number: Option<&At<i64>>, what: &str, most: i64, into: &mut u32) {
+        if let Some(number) = number {
+            // The range ends well below `u32::MAX`.
+            *into = u32::try_from(self.number(number, what, 1..=most)).unwrap_or(u32::MAX);
+        }
+    }
+}
+
+fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+    let network: IpNet = match text.parse::<IpAddr>() {
+        Ok(addr) => addr.into(),
+        Err(_) => text
+            .parse()
+            .map_err(|_| "write an address with a prefix length, as in 10.0.0.0/8")?,
+    };
+    if network.addr() != network.network() {
+        return Err("it has bits set behind its prefix length");
+    }
+    Ok(network)
+}
+
+fn parse_endpoint(text: &str) -> Result<EndpointSpec, &'static str> {
+    const FORM: &str = "write a host and a port, as in 10.0.0.7:8080";
+    if text.contains("://") {
+        return Err("it has no scheme; TLS is set by the upstream's tls table");
+    }
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        if addr.port() == 0 {
+            return Err("a port is a number from 1 to 65535");
+        }
+        return Ok(EndpointSpec {
+            host: addr.ip().to_string(),
+            port: addr.port(),
+        });
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(FORM)?;
+    let port = match port.parse::<u16>() {
+        Ok(port) if port > 0 => port,
+        _ => return Err("a port is a number from 1 to 65535"),
+    };
+    match Hostname::parse(host) {
+        Ok(Hostname::Exact(host)) => Ok(EndpointSpec {
+            host: host.into(),
+            port,
+        }),
+        _ => Err(FORM),
+    }
+}

@@ -1,0 +1,433 @@
+//! What a file may contain. The only serde in the crate, and the source of the JSON Schema.
+//!
+//! Doc comments here are what an editor shows; defaults stand in them and are applied in
+//! [`super::parse`].
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A value that remembers where it stands.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct At<T>(pub(super) Spanned<T>);
+
+impl<T> std::ops::Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.get_ref()
+    }
+}
+
+impl<T> At<T> {
+    pub(super) fn span(&self) -> std::ops::Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        T::json_schema(generator)
+    }
+}
+
+type Text = At<String>;
+type Table<T> = BTreeMap<String, T>;
+
+/// A Postern configuration file.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawFile {
+    /// Settings that are fixed for the life of the process. Main file only.
+    pub runtime: Option<RawRuntime>,
+    /// One line a request. Main file only.
+    pub access_log: Option<RawAccessLog>,
+    /// Health, metrics and the live configuration. Main file only.
+    pub admin: Option<RawAdmin>,
+    /// Addresses that accept connections, by name.
+    pub listeners: Table<RawListener>,
+    /// Certificates, by name.
+    pub certificates: Table<RawCertificate>,
+    /// Groups of endpoints, by name.
+    pub upstreams: Table<RawUpstream>,
+    /// Policies in WebAssembly, by name.
+    pub plugins: Table<RawPlugin>,
+    /// Built-in policies, by name. Plugins and policies share their names.
+    pub policies: Table<RawPolicy>,
+    /// Hosts, and the rules below them.
+    pub routes: Vec<RawRoute>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRuntime {
+    /// Worker threads. Default: one a processor.
+    pub workers: Option<At<i64>>,
+    /// Where compiled plugins are kept between starts; made with mode 0700. Default: none, they
+    /// are compiled at each start.
+    pub cache_dir: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawAccessLog {
+    /// Default: "json".
+    pub format: Option<RawLogFormat>,
+    /// The file that lines are appended to. Default: standard output.
+    pub path: Option<Text>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawLogFormat {
+    Json,
+    Text,
+    Off,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawAdmin {
+    /// Address and port. Default: "127.0.0.1:9180".
+    pub bind: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawListener {
+    /// Address and port, as in "[::]:8443" or "0.0.0.0:8080".
+    pub bind: Text,
+    /// Makes the listener speak TLS; `{}` takes every default.
+    pub tls: Option<RawTls>,
+    /// Networks whose X-Forwarded-* fields are believed, as in "10.0.0.0/8". Default: none.
+    pub trusted_proxies: Option<Vec<Text>>,
+    /// What to do with %2F in a path. Default: "reject".
+    pub encoded_slash: Option<RawEncodedSlash>,
+    pub timeouts: Option<RawListenerTimeouts>,
+    pub limits: Option<RawListenerLimits>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawEncodedSlash {
+    Reject,
+    Keep,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawTls {
+    /// Default: "1.2".
+    pub min_version: Option<RawTlsVersion>,
+    /// Names of the certificates to serve. Default: all of them.
+    pub certificates: Option<Vec<Text>>,
+    /// The certificate for clients whose server name none covers. Default: the first by name.
+    pub default_certificate: Option<Text>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+pub(super) enum RawTlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawListenerTimeouts {
+    /// From accept to the end of the TLS handshake. Default: "10s".
+    pub handshake: Option<Text>,
+    /// From accept to the end of the request head. Default: "10s".
+    pub request_head: Option<Text>,
+    /// Idle time between requests. Default: "60s".
+    pub keep_alive: Option<Text>,
+    /// How long a body may stand still. Default: "30s".
+    pub body_idle: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawListenerLimits {
+    /// Open connections, all workers together. Default: 20000.
+    pub connections: Option<At<i64>>,
+    /// Size of a request head, as in "64KiB", which is the default.
+    pub head: Option<Text>,
+    /// Fields of a request. Default: 100.
+    pub head_fields: Option<At<i64>>,
+    /// Open streams of one HTTP/2 connection. Default: 100.
+    pub streams: Option<At<i64>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawCertificate {
+    /// PEM: the certificate, then its chain.
+    pub cert_file: Text,
+    /// PEM: the private key.
+    pub key_file: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawUpstream {
+    /// Addresses with ports, as in "10.0.0.7:8080" or "app.internal:8080".
+    pub endpoints: At<Vec<Text>>,
+    /// Default: "round-robin".
+    pub balance: Option<RawBalance>,
+    /// "http2" is h2c without TLS, and what gRPC needs. Default: "http1".
+    pub protocol: Option<RawProtocol>,
+    /// Makes connections to the endpoints use TLS; `{}` takes every default.
+    pub tls: Option<RawUpstreamTls>,
+    pub timeouts: Option<RawUpstreamTimeouts>,
+    /// Unused connections kept by one worker for one endpoint. Default: 128.
+    pub idle_connections: Option<At<i64>>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawBalance {
+    RoundRobin,
+    LeastRequests,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawProtocol {
+    Http1,
+    Http2,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawUpstreamTls {
+    /// The name to ask for and to verify. Default: the endpoint's host.
+    pub server_name: Option<Text>,
+    /// PEM roots to trust. Default: the system's.
+    pub ca_file: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawUpstreamTimeouts {
+    /// Default: "3s".
+    pub connect: Option<Text>,
+    /// To the first byte of the response. Default: "60s".
+    pub first_byte: Option<Text>,
+    /// How long a response body may stand still. Default: "60s".
+    pub body_idle: Option<Text>,
+    /// How long an unused connection is kept. Default: "60s".
+    pub keep_alive: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPlugin {
+    /// The component: a file.
+    pub source: Text,
+    /// What a request gets when the plugin fails: "deny" (503), "allow" (it goes on without the
+    /// plugin), or a status from 400 to 599. Default: "deny".
+    pub on_error: Option<At<RawOnError>>,
+    pub limits: Option<RawPluginLimits>,
+    /// Given to the plugin, which checks it.
+    #[serde(default)]
+    pub config: Table<serde_json::Value>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum RawOnError {
+    Word(String),
+    Status(i64),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPluginLimits {
+    /// Processor time a call. Default: "50ms".
+    pub cpu: Option<Text>,
+    /// Wall time a call. Default: "1s".
+    pub time: Option<Text>,
+    /// Memory an instance. Default: "64MiB".
+    pub memory: Option<Text>,
+    /// Instances in one worker. Default: 32.
+    pub instances: Option<At<i64>>,
+    /// Log lines a second. Default: 100.
+    pub log_lines: Option<At<i64>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPolicy {
+    /// Edits of request fields.
+    pub request_headers: Option<RawHeaderEdits>,
+    /// Edits of response fields.
+    pub response_headers: Option<RawHeaderEdits>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawHeaderEdits {
+    /// Fields to take out.
+    pub remove: Vec<Text>,
+    /// Fields that get this one value.
+    pub set: BTreeMap<At<String>, Text>,
+    /// Fields that get one value more.
+    pub add: BTreeMap<At<String>, Text>,
+}
+
+impl PartialEq for At<String> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for At<String> {}
+
+impl PartialOrd for At<String> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for At<String> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRoute {
+    /// For logs and `explain`. Default: the first host, or "default".
+    pub name: Option<Text>,
+    /// Exact names, or "*." and a name for one more label. Default: every host that no other route
+    /// covers.
+    #[serde(default)]
+    pub hosts: Vec<Text>,
+    pub rules: At<Vec<At<RawRule>>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRule {
+    /// Default: every path.
+    pub path: Option<At<RawPathMatch>>,
+    /// Default: any.
+    #[serde(default)]
+    pub methods: Vec<Text>,
+    /// All of them have to hold.
+    #[serde(default)]
+    pub headers: Vec<At<RawFieldMatch>>,
+    /// All of them have to hold.
+    #[serde(default)]
+    pub query: Vec<At<RawFieldMatch>>,
+
+    /// Where to forward to: one upstream.
+    pub upstream: Option<Text>,
+    /// Where to forward to: several upstreams by weight.
+    pub upstreams: Option<At<Vec<RawBackend>>>,
+    /// Answers with a redirect instead.
+    pub redirect: Option<At<RawRedirect>>,
+    /// Answers with a fixed response instead.
+    pub respond: Option<At<RawRespond>>,
+
+    /// Names of plugins and policies, in the order in which they see the request.
+    #[serde(default)]
+    pub policies: Vec<Text>,
+    pub request_headers: Option<RawHeaderEdits>,
+    pub response_headers: Option<RawHeaderEdits>,
+    pub rewrite: Option<At<RawRewrite>>,
+    pub timeouts: Option<RawRuleTimeouts>,
+}
+
+/// One of `exact`, `prefix` and `regex`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPathMatch {
+    pub exact: Option<Text>,
+    /// By whole path elements: "/api" accepts /api and /api/v1, not /apis.
+    pub prefix: Option<Text>,
+    /// Has to match the whole path.
+    pub regex: Option<Text>,
+}
+
+/// `name`, and one of `exact`, `regex` and `present`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawFieldMatch {
+    pub name: Text,
+    pub exact: Option<String>,
+    /// Has to match the whole value.
+    pub regex: Option<Text>,
+    /// Whether it has to be there, or has to be absent.
+    pub present: Option<bool>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawBackend {
+    pub name: Text,
+    /// Share of the requests. Default: 1.
+    pub weight: Option<At<i64>>,
+}
+
+/// Parts that are not given stay as requested.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRedirect {
+    /// 301, 302, 303, 307 or 308. Default: 308.
+    pub status: Option<At<i64>>,
+    pub scheme: Option<RawScheme>,
+    pub host: Option<Text>,
+    pub port: Option<At<i64>>,
+    /// The whole path becomes this.
+    pub path: Option<Text>,
+    /// The matched prefix becomes this.
+    pub prefix: Option<Text>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawScheme {
+    Http,
+    Https,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRespond {
+    /// From 200 to 599.
+    pub status: At<i64>,
+    /// Default: empty.
+    pub body: Option<String>,
+}
+
+/// One of `path` and `prefix`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRewrite {
+    /// The whole path becomes this.
+    pub path: Option<Text>,
+    /// The matched prefix becomes this.
+    pub prefix: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawRuleTimeouts {
+    /// To the first byte of the response. Default: the upstream's.
+    pub first_byte: Option<Text>,
+}

@@ -1,0 +1,160 @@
+//! What can go wrong with one request, and what that means to client, log and metrics.
+
+use std::io;
+use std::time::Duration;
+
+use http::StatusCode;
+use postern_core::config::upstream::EndpointSpec;
+use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
+use postern_core::request::RequestError;
+use postern_core::route::RewriteError;
+use postern_wasm::PluginError;
+
+/// `Display` speaks of this level only and never goes to the client; causes are in `source()`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProxyError {
+    #[error("the request is refused")]
+    Request(#[source] RequestError),
+    #[error("the connection is not for the host that was asked for")]
+    Misdirected,
+    #[error("no route accepts the request")]
+    NoRoute,
+    #[error("the target cannot be rewritten")]
+    Rewrite(#[source] RewriteError),
+    #[error("plugin {plugin} failed")]
+    Plugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        source: PluginError,
+    },
+    #[error("plugin {plugin} asked to end the connection")]
+    Aborted { plugin: PolicyName },
+    #[error("plugin {plugin} named an upstream that is not there")]
+    UnknownUpstream { plugin: PolicyName },
+    #[error("connecting to {endpoint} of {upstream} failed")]
+    Connect {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    },
+    #[error("connecting to {endpoint} of {upstream} took longer than {limit:?}")]
+    ConnectTimeout {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        limit: Duration,
+    },
+    #[error("no response from {endpoint} of {upstream} within {limit:?}")]
+    FirstByteTimeout {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        limit: Duration,
+    },
+    #[error("{endpoint} of {upstream} sent no valid response")]
+    Exchange {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: hyper::Error,
+    },
+    #[error("{endpoint} of {upstream} switched protocols unasked")]
+    UnaskedUpgrade {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+    },
+    #[error("the request body could not be read")]
+    RequestBody,
+}
+
+/// Whose fault it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    Downstream,
+    Upstream,
+    Gateway,
+    Plugin,
+}
+
+impl Side {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+            Self::Gateway => "gateway",
+            Self::Plugin => "plugin",
+        }
+    }
+}
+
+impl ProxyError {
+    /// The one place that turns an error into a status code.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Request(error) => error.status(),
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
+            Self::Plugin { status, .. } => *status,
+            Self::Aborted { .. } => StatusCode::FORBIDDEN,
+            Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Connect { .. } | Self::Exchange { .. } | Self::UnaskedUpgrade { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. } => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+        }
+    }
+
+    /// The stable label of access log and metrics.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.reason(),
+            Self::Misdirected => "misdirected",
+            Self::NoRoute => "no-route",
+            Self::Rewrite(_) => "bad-rewrite",
+            Self::Plugin { source, .. } => source.reason(),
+            Self::Aborted { .. } => "plugin-abort",
+            Self::UnknownUpstream { .. } => "plugin-upstream",
+            Self::Connect { .. } => "upstream-connect",
+            Self::ConnectTimeout { .. } => "upstream-connect-timeout",
+            Self::FirstByteTimeout { .. } => "upstream-timeout",
+            Self::Exchange { .. } | Self::UnaskedUpgrade { .. } => "upstream-protocol",
+            Self::RequestBody => "request-body",
+        }
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        match self {
+            Self::Request(_) | Self::Misdirected | Self::NoRoute | Self::RequestBody => {
+                Side::Downstream
+            }
+            Self::Rewrite(_) => Side::Gateway,
+            Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
+                Side::Plugin
+            }
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::FirstByteTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::UnaskedUpgrade { .. } => Side::Upstream,
+        }
+    }
+
+    /// Whether the client's connection ends with the answer: after anything that puts the next
+    /// request boundary in doubt.
+    pub(crate) fn closes(&self) -> bool {
+        match self {
+            Self::Request(_) | Self::RequestBody | Self::Aborted { .. } => true,
+            Self::Misdirected
+            | Self::NoRoute
+            | Self::Rewrite(_)
+            | Self::Plugin { .. }
+            | Self::UnknownUpstream { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::FirstByteTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::UnaskedUpgrade { .. } => false,
+        }
+    }
+}

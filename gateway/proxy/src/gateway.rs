@@ -1,0 +1,194 @@
+//! The data plane as a whole: workers, the cell they read, the way they end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread;
+use std::time::Duration;
+
+use postern_core::name::ListenerName;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::access_log::writer::LogWriter;
+use crate::metrics::Metrics;
+use crate::snapshot::Published;
+use crate::snapshot::Snapshot;
+use crate::worker;
+use crate::worker::WorkerSetup;
+
+/// How often the end of workers is looked for while draining.
+const JOIN_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the last access lines may take to be written at the end.
+const LOG_SYNC: Duration = Duration::from_millis(500);
+
+/// Where the data plane is in its life. Workers follow it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    Serving {
+        generation: u64,
+    },
+    /// No new connections; open ones end after what they are serving.
+    Draining,
+    Stopped,
+}
+
+/// A running data plane.
+pub struct Gateway {
+    published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    phase: watch::Sender<Phase>,
+    log: Mutex<LogWriter>,
+    log_path: Mutex<Option<PathBuf>>,
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl Gateway {
+    /// Starts `workers` threads that serve `first`.
+    pub fn start(first: Snapshot, workers: usize) -> io::Result<Self> {
+        let generation = first.generation;
+        let log_path = first.config.access_log.path.clone();
+        let log = LogWriter::start(log_path.clone())?;
+        let metrics = Arc::new(Metrics::new(workers));
+        let published = Arc::new(Published::new(first));
+        let (phase, follow) = watch::channel(Phase::Serving { generation });
+        let mut threads = Vec::with_capacity(workers);
+        for index in 0..workers {
+            let Some(buffer) = log.buffer(metrics.worker(index)) else {
+                continue;
+            };
+            let setup = WorkerSetup {
+                index,
+                published: Arc::clone(&published),
+                metrics: Arc::clone(&metrics),
+                log: buffer,
+                phase: follow.clone(),
+            };
+            let runtime = runtime::Builder::new_current_thread();
+            let thread = thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || run_worker(runtime, setup))?;
+            threads.push(thread);
+        }
+        Ok(Self {
+            published,
+            metrics,
+            phase,
+            log: Mutex::new(log),
+            log_path: Mutex::new(log_path),
+            threads: Mutex::new(threads),
+        })
+    }
+
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Makes `next` what is served, in one atomic store. Called by the control loop alone.
+    pub fn publish(&self, next: Snapshot) {
+        let generation = next.generation;
+        let log_path = next.config.access_log.path.clone();
+        self.published.publish(next);
+        // Workers that are idle take it up too, so that what is gone is let go.
+        self.phase.send_if_modified(|phase| {
+            let is_serving = matches!(phase, Phase::Serving { .. });
+            if is_serving {
+                *phase = Phase::Serving { generation };
+            }
+            is_serving
+        });
+        let mut current = lock(&self.log_path);
+        if *current != log_path {
+            current.clone_from(&log_path);
+            lock(&self.log).open(log_path);
+        }
+        tracing::info!(generation, "configuration published");
+    }
+
+    /// Metrics of the data plane, in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.metrics.render(&self.published.load())
+    }
+
+    /// The addresses that are served, with the ports that the kernel chose.
+    pub fn listener_addrs(&self) -> Vec<(ListenerName, SocketAddr)> {
+        let snapshot = self.published.load();
+        let listeners = snapshot.listeners.iter();
+        listeners
+            .map(|listener| (listener.name.clone(), listener.socket.addr))
+            .collect()
+    }
+
+    /// Opens the access log once more, after it was rotated.
+    pub fn reopen_access_log(&self) {
+        let path = lock(&self.log_path).clone();
+        lock(&self.log).open(path);
+    }
+
+    /// Ends in order: accepts for a while, so that balancers notice the readiness that the caller
+    /// has withdrawn; then lets connections finish. `false` if some had not when `deadline`, from
+    /// the call on, was over; those are cut.
+    pub async fn drain(&self, accept_for: Duration, deadline: Duration) -> bool {
+        let end = Instant::now() + deadline;
+        tokio::time::sleep(accept_for.min(deadline)).await;
+        self.phase.send_replace(Phase::Draining);
+        let has_finished = loop {
+            if lock(&self.threads)
+                .iter()
+                .all(thread::JoinHandle::is_finished)
+            {
+                break true;
+            }
+            if Instant::now() >= end {
+                break false;
+            }
+            tokio::time::sleep(JOIN_INTERVAL).await;
+        };
+        self.stop_now();
+        has_finished
+    }
+
+    /// Ends at once: open connections are cut.
+    pub fn stop_now(&self) {
+        self.phase.send_replace(Phase::Stopped);
+        for thread in lock(&self.threads).drain(..) {
+            // A worker that panicked has logged it.
+            let _ = thread.join();
+        }
+        lock(&self.log).sync(LOG_SYNC);
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop_now();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run_worker(mut builder: runtime::Builder, setup: WorkerSetup) {
+    let runtime = builder
+        .enable_all()
+        // Looking for I/O less often than every 61 tasks, the default, costs a busy worker's
+        // clients nothing: it is only about when to look, never whether.
+        .event_interval(31)
+        .build_local(runtime::LocalOptions::default());
+    match runtime {
+        Ok(runtime) => {
+            runtime.block_on(worker::run(setup));
+            // Name look-ups may still run on threads of their own; nobody waits for them.
+            runtime.shutdown_background();
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(worker = setup.index, error, "worker cannot start");
+        }
+    }
+}

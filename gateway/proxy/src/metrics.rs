@@ -1,0 +1,335 @@
+//! Every metric of the data plane: its name, its labels, its help text.
+//!
+//! Each worker counts for itself, without locks and without shared cache lines; reading sums up.
+//! Labels are names of configured things and stable reasons, never anything a client sent.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::StatusCode;
+use postern_core::name::RouteName;
+
+use crate::snapshot::Snapshot;
+
+/// A counter with one writer, its worker, and any number of readers.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Not a read-modify-write: nobody else writes, so nothing can be lost between the two.
+    #[inline]
+    pub(crate) fn add(&self, count: u64) {
+        let value = self.0.load(Ordering::Relaxed);
+        self.0.store(value.wrapping_add(count), Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Upper bounds of the latency histogram, in microseconds, about a factor of 2.5 apart.
+const BUCKETS: [u64; 12] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
+
+/// What one worker counts for one route.
+#[derive(Default)]
+pub(crate) struct RouteStats {
+    /// By the first digit of the status; 0 for requests that got no answer.
+    by_class: [Counter; 6],
+    buckets: [Counter; BUCKETS.len() + 1],
+    microseconds: Counter,
+    request_bytes: Counter,
+    response_bytes: Counter,
+}
+
+impl RouteStats {
+    pub(crate) fn record(
+        &self,
+        status: Option<StatusCode>,
+        took: Duration,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100).min(5));
+        self.by_class[class].add(1);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.buckets[BUCKETS.partition_point(|&bound| bound < took)].add(1);
+        self.microseconds.add(took);
+        self.request_bytes.add(request_bytes);
+        self.response_bytes.add(response_bytes);
+    }
+}
+
+/// What one worker counts besides.
+#[derive(Default)]
+pub(crate) struct WorkerStats {
+    pub(crate) connections_accepted: Counter,
+    pub(crate) connections_refused: Counter,
+    pub(crate) accept_errors: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) tunnels: Counter,
+    pub(crate) panics: Counter,
+    pub(crate) log_lines_dropped: Counter,
+    /// Requests that were not proxied as asked, by reason. Locked by its worker and by readers,
+    /// and only off the common path.
+    errors: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl WorkerStats {
+    pub(crate) fn error(&self, reason: &'static str) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        *errors.entry(reason).or_default() += 1;
+    }
+}
+
+/// Everything that is counted.
+pub(crate) struct Metrics {
+    workers: Vec<Arc<WorkerStats>>,
+    /// By route, then by worker. Routes that are gone stay: a counter that vanishes and comes back
+    /// at zero looks like a restart.
+    routes: Mutex<HashMap<RouteName, Vec<Arc<RouteStats>>>>,
+}
+
+impl Metrics {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers).map(|_| Arc::default()).collect(),
+            routes: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn worker(&self, worker: usize) -> Arc<WorkerStats> {
+        Arc::clone(&self.workers[worker])
+    }
+
+    /// Called when a worker takes up a snapshot, not by requests.
+    pub(crate) fn route(&self, worker: usize, name: &RouteName) -> Arc<RouteStats> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats = routes
+            .entry(name.clone())
+            .or_insert_with(|| self.workers.iter().map(|_| Arc::default()).collect());
+        Arc::clone(&stats[worker])
+    }
+
+    /// In the text format of Prometheus.
+    pub(crate) fn render(&self, snapshot: &Snapshot) -> String {
+        let mut out = Page(String::with_capacity(16 << 10));
+        let sum = |field: fn(&WorkerStats) -> &Counter| -> u64 {
+            self.workers.iter().map(|stats| field(stats).value()).sum()
+        };
+        out.counter(
+            "postern_connections_accepted_total",
+            "Connections accepted.",
+            sum(|s| &s.connections_accepted),
+        );
+        out.counter(
+            "postern_connections_refused_total",
+            "Connections closed because their listener was full.",
+            sum(|s| &s.connections_refused),
+        );
+        out.counter(
+            "postern_accept_errors_total",
+            "Failed attempts to accept a connection.",
+            sum(|s| &s.accept_errors),
+        );
+        out.counter(
+            "postern_handshakes_failed_total",
+            "Connections that ended before their first request: TLS handshake or first byte.",
+            sum(|s| &s.handshakes_failed),
+        );
+        out.counter(
+            "postern_tunnels_total",
+            "Connections that became WebSocket tunnels.",
+            sum(|s| &s.tunnels),
+        );
+        out.counter(
+            "postern_panics_total",
+            "Connections ended by a panic.",
+            sum(|s| &s.panics),
+        );
+        out.counter(
+            "postern_access_log_dropped_total",
+            "Access log lines dropped because the log could not keep up.",
+            sum(|s| &s.log_lines_dropped),
+        );
+        self.render_errors(&mut out);
+        render_listeners(&mut out, snapshot);
+        self.render_routes(&mut out);
+        render_upstreams(&mut out, snapshot);
+        render_certificates(&mut out, snapshot);
+        out.0
+    }
+
+    fn render_errors(&self, out: &mut Page) {
+        let mut errors: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for stats in &self.workers {
+            let counts = stats.errors.lock().unwrap_or_else(PoisonError::into_inner);
+            for (reason, count) in counts.iter() {
+                *errors.entry(reason).or_default() += count;
+            }
+        }
+        out.head(
+            "postern_request_errors_total",
+            "counter",
+            "Requests that were refused or failed, by reason.",
+        );
+        for (reason, count) in errors {
+            out.line("postern_request_errors_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn render_routes(&self, out: &mut Page) {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes: Vec<_> = routes.iter().collect();
+        routes.sort_unstable_by_key(|(name, _)| *name);
+        let sum = |stats: &[Arc<RouteStats>], field: &dyn Fn(&RouteStats) -> u64| -> u64 {
+            stats.iter().map(|stats| field(stats)).sum()
+        };
+        const REQUESTS: &str = "postern_requests_total";
+        out.head(
+            REQUESTS,
+            "counter",
+            "Requests by route and class of status; class 0 got no answer.",
+        );
+        for (name, stats) in &routes {
+            for class in 0..6_usize {
+                let count = sum(stats, &|s| s.by_class[class].value());
+                if count > 0 {
+                    let label = ["0", "1xx", "2xx", "3xx", "4xx", "5xx"][class];
+                    out.line(
+                        REQUESTS,
+                        &[("route", name.as_str()), ("class", label)],
+                        count,
+                    );
+                }
+            }
+        }
+        const SECONDS: &str = "postern_request_duration_seconds";
+        out.head(
+            SECONDS,
+            "histogram",
+            "From the request's head to the end of its response.",
+        );
+        for (name, stats) in &routes {
+            let mut total = 0;
+            for index in 0..=BUCKETS.len() {
+                total += sum(stats, &|s| s.buckets[index].value());
+                let bound = BUCKETS.get(index);
+                let bound = bound.map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+                let labels = [("route", name.as_str()), ("le", bound.as_str())];
+                out.line("postern_request_duration_seconds_bucket", &labels, total);
+            }
+            let seconds = sum(stats, &|s| s.microseconds.value()) as f64 / 1e6;
+            let labels = [("route", name.as_str())];
+            out.line("postern_request_duration_seconds_sum", &labels, seconds);
+            out.line("postern_request_duration_seconds_count", &labels, total);
+        }
+        out.head(
+            "postern_request_bytes_total",
+            "counter",
+            "Bytes of request bodies.",
+        );
+        for (name, stats) in &routes {
+            let bytes = sum(stats, &|s| s.request_bytes.value());
+            out.line(
+                "postern_request_bytes_total",
+                &[("route", name.as_str())],
+                bytes,
+            );
+        }
+        out.head(
+            "postern_response_bytes_total",
+            "counter",
+            "Bytes of response bodies.",
+        );
+        for (name, stats) in &routes {
+            let bytes = sum(stats, &|s| s.response_bytes.value());
+            out.line(
+                "postern_response_bytes_total",
+                &[("route", name.as_str())],
+                bytes,
+            );
+        }
+    }
+}
+
+fn render_listeners(out: &mut Page, snapshot: &Snapshot) {
+    out.head(
+        "postern_connections_open",
+        "gauge",
+        "Open connections by listener.",
+    );
+    for listener in &snapshot.listeners {
+        let open = listener.socket.connections.load(Ordering::Relaxed);
+        let labels = [("listener", listener.name.as_str())];
+        out.line("postern_connections_open", &labels, open);
+    }
+}
+
+fn render_upstreams(out: &mut Page, snapshot: &Snapshot) {
+    out.head(
+        "postern_upstream_requests_in_flight",
+        "gauge",
+        "Requests in flight by endpoint.",
+    );
+    for upstream in &snapshot.upstreams {
+        for (endpoint, in_flight) in upstream.spec.endpoints.iter().zip(&upstream.in_flight) {
+            let endpoint = endpoint.to_string();
+            let labels = [
+                ("upstream", upstream.name.as_str()),
+                ("endpoint", endpoint.as_str()),
+            ];
+            let in_flight = in_flight.load(Ordering::Relaxed);
+            out.line("postern_upstream_requests_in_flight", &labels, in_flight);
+        }
+    }
+}
+
+fn render_certificates(out: &mut Page, snapshot: &Snapshot) {
+    out.head(
+        "postern_certificate_not_after_seconds",
+        "gauge",
+        "Unix time at which a certificate expires.",
+    );
+    for (name, not_after) in snapshot.certificate_expiries() {
+        let labels = [("certificate", name)];
+        out.line("postern_certificate_not_after_seconds", &labels, not_after);
+    }
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// Label values are configured names and constants: nothing in them needs escaping.
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            let open = if index == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{open}{label}=\"{text}\"");
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _ = writeln!(self.0, " {value}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.line(name, &[], value);
+    }
+}

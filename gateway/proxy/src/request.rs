@@ -1,0 +1,556 @@
+//! One request, from its head to the head of its answer. Start here.
+//!
+//! [`handle`] cannot fail: errors end in it. [`forward`] only knows success, one phase a statement.
+
+mod tunnel;
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::Uri;
+use http::header;
+use http::uri::PathAndQuery;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use postern_core::config::policy::HeadersSpec;
+use postern_core::config::route::ActionSpec;
+use postern_core::config::upstream::UpstreamProtocol;
+use postern_core::header::remove_hop_by_hop;
+use postern_core::request::RequestHead;
+use postern_core::request::RequestRules;
+use postern_core::route::redirect_location;
+use postern_core::route::rewrite;
+use postern_wasm::Exchange;
+use postern_wasm::exchange::ResponseHead;
+
+use crate::access_log::AccessRecord;
+use crate::body::RequestBody;
+use crate::body::ResponseBody;
+use crate::clock::Timer;
+use crate::connection::Connection;
+use crate::error::ProxyError;
+use crate::error::Side;
+use crate::policy::PolicyChain;
+use crate::policy::Verdict;
+use crate::response;
+use crate::snapshot::Rule;
+use crate::upstream::Lease;
+use crate::upstream::Sender;
+use crate::worker::View;
+use crate::worker::Worker;
+
+/// Answers one request, whatever happens. The only place where an error becomes a response.
+pub(crate) async fn handle(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let in_flight = connection.begin();
+    // One view for the whole request: a reload must not show it two configurations.
+    let view = worker.view();
+    let is_head = request.method() == Method::HEAD;
+    let mut record = AccessRecord::start(
+        &worker,
+        &view,
+        &connection,
+        request.method(),
+        request.version(),
+    );
+
+    let answer = forward(&worker, &view, &connection, request, &mut record).await;
+    let mut answer = match answer {
+        Ok(Answer::Response(response)) => response,
+        // The tunnel takes the record with it.
+        Ok(Answer::Tunnel(response, tunnel)) => {
+            record.status(response.status());
+            tunnel.spawn(record, in_flight, connection);
+            return Ok(response);
+        }
+        Err(error) => {
+            log_error(&error, record.id());
+            record.failed(&error);
+            response::of_error(&error, record.id(), connection.is_h2)
+        }
+    };
+    record.status(answer.status());
+    if worker.is_draining() && !connection.is_h2 {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
+    answer.body_mut().attach(record, in_flight, is_head);
+    Ok(answer)
+}
+
+/// What a request comes to.
+enum Answer {
+    Response(Response<ResponseBody>),
+    /// 101, and then bytes.
+    Tunnel(Response<ResponseBody>, tunnel::Tunnel),
+}
+
+/// The phases of a request. `?` is the only error handling here.
+async fn forward(
+    worker: &Rc<Worker>,
+    view: &Rc<View>,
+    connection: &Rc<Connection>,
+    request: Request<Incoming>,
+    record: &mut AccessRecord,
+) -> Result<Answer, ProxyError> {
+    let (mut parts, body) = request.into_parts();
+    let on_upgrade = parts.extensions.remove::<OnUpgrade>();
+    let mut head = RequestHead::parse(
+        parts.method,
+        &parts.uri,
+        parts.version,
+        parts.headers,
+        connection.scheme,
+        connection.rules,
+    )
+    .map_err(ProxyError::Request)?;
+    let client = client(connection, &head);
+    record.parsed(&head, client);
+    if let Some(tls) = &connection.tls
+        && !tls.covers(head.authority.host())
+    {
+        return Err(ProxyError::Misdirected);
+    }
+
+    let rule = view.snapshot.routes.find(&head);
+    let rule = rule.and_then(|id| view.snapshot.rule(id));
+    let rule = rule.ok_or(ProxyError::NoRoute)?;
+    record.routed(rule.id);
+
+    let RequestRules { is_trusted, .. } = connection.rules;
+    let host = head.authority.value().clone();
+    connection
+        .peer_fields
+        .write(&mut head.headers, &host, is_trusted);
+
+    let mut exchange = Exchange::new(head);
+    if rule.has_plugins {
+        introduce(
+            &mut exchange,
+            view,
+            connection,
+            rule,
+            client,
+            record.id(),
+            parts.version,
+        );
+    }
+    let mut chain = PolicyChain::new(view, rule);
+    let mut answer = match chain.on_request(&mut exchange).await? {
+        Verdict::Respond { response, by } => {
+            record.answered_by(&by);
+            Answer::Response(response::of_plugin(response))
+        }
+        Verdict::Continue => {
+            let keeps_request = chain.has_response_phase();
+            let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
+            let going = Going {
+                worker,
+                view,
+                connection,
+                rule,
+            };
+            going
+                .act(&mut exchange, body, upgrade, keeps_request, record)
+                .await?
+        }
+    };
+
+    rule.spec.headers.apply_to_response(&mut answer);
+    if !rule.policies.is_empty() {
+        respond(&mut chain, &mut exchange, &mut answer, record).await?;
+    }
+    Ok(answer)
+}
+
+/// The policies on the response.
+async fn respond(
+    chain: &mut PolicyChain<'_>,
+    exchange: &mut Exchange,
+    answer: &mut Answer,
+    record: &mut AccessRecord,
+) -> Result<(), ProxyError> {
+    let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
+    exchange.response = Some(ResponseHead {
+        status: response.status(),
+        headers: std::mem::take(response.headers_mut()),
+    });
+    let mut replacement = None;
+    chain
+        .on_response(exchange, |exchange, local, by| {
+            record.answered_by(by);
+            exchange.response = Some(ResponseHead {
+                status: local.status,
+                headers: local.headers,
+            });
+            replacement = Some(local.body);
+        })
+        .await?;
+    if let Some(ResponseHead { status, headers }) = exchange.response.take() {
+        if let Some(body) = replacement {
+            // Dropping what the upstream sent ends that exchange.
+            *answer = Answer::Response(response::of_parts(status, body));
+        }
+        let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
+        // A switch of protocols is between client and upstream; nobody may rename it.
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            *response.status_mut() = status;
+        }
+        *response.headers_mut() = headers;
+    }
+    Ok(())
+}
+
+/// What is asked of a rule that accepted a request.
+struct Going<'g> {
+    worker: &'g Rc<Worker>,
+    view: &'g Rc<View>,
+    connection: &'g Rc<Connection>,
+    rule: &'g Rule,
+}
+
+impl Going<'_> {
+    async fn act(
+        &self,
+        exchange: &mut Exchange,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        keeps_request: bool,
+        record: &mut AccessRecord,
+    ) -> Result<Answer, ProxyError> {
+        let Self { rule, view, .. } = self;
+        let spec = &rule.spec;
+        match &spec.action {
+            ActionSpec::Redirect(redirect) => {
+                let request = &exchange.request;
+                let location = redirect_location(request, &spec.matches.path, redirect)
+                    .map_err(ProxyError::Rewrite)?;
+                let mut response = response::of_parts(redirect.status, bytes::Bytes::new());
+                // The path is canonical and the host checked: always a valid value.
+                if let Ok(location) = HeaderValue::try_from(location) {
+                    response.headers_mut().insert(header::LOCATION, location);
+                }
+                Ok(Answer::Response(response))
+            }
+            ActionSpec::Respond(respond) => Ok(Answer::Response(response::of_parts(
+                respond.status,
+                respond.body.clone(),
+            ))),
+            ActionSpec::Forward(_) => {
+                spec.headers.request.apply(&mut exchange.request.headers);
+                if let Some(to) = &spec.rewrite {
+                    let path = rewrite(&exchange.request.path, &spec.matches.path, to);
+                    exchange.request.path = path.map_err(ProxyError::Rewrite)?;
+                }
+                let chosen = exchange.upstream.as_ref();
+                let chosen = chosen.and_then(|name| view.snapshot.upstream_index(name.as_str()));
+                let upstream = chosen.or_else(|| rule.backends.pick(self.worker.turn()));
+                // Parsing refuses a rule whose weights are all zero.
+                let upstream = upstream.ok_or(ProxyError::NoRoute)?;
+                let lease = view.pool(upstream).lease();
+                record.forwarded(lease.pool(), lease.endpoint_index());
+                self.send(exchange, body, upgrade, keeps_request, lease, record)
+                    .await
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        exchange: &mut Exchange,
+        body: Incoming,
+        upgrade: Option<OnUpgrade>,
+        keeps_request: bool,
+        lease: Lease,
+        record: &mut AccessRecord,
+    ) -> Result<Answer, ProxyError> {
+        let clock = &self.worker.clock;
+        let limit = self.rule.first_byte;
+        let limit = limit.unwrap_or(lease.upstream().spec.timeouts.first_byte);
+        let body = if body.is_end_stream() {
+            RequestBody::empty()
+        } else {
+            let idle = self.connection.listener.spec.timeouts.body_idle;
+            RequestBody::new(body, clock.timer(), idle, record.request_bytes())
+        };
+        let upload = body.progress();
+        let is_upgrade = upgrade.is_some();
+        let request = upstream_request(
+            &mut exchange.request,
+            body,
+            &lease,
+            is_upgrade,
+            keeps_request,
+        );
+
+        let timer = clock.timer();
+        let mut sender = lease.connection(clock).await?;
+        timer.arm(limit);
+        let mut sent = first_byte(sender.send(request), &timer, limit, &upload, &lease).await;
+        if let Err(Unsent::Returned(request)) = sent {
+            // The connection closed before anything was written: nobody has seen the request.
+            sender = lease.fresh_connection(clock).await?;
+            timer.arm(limit);
+            sent = first_byte(sender.send(*request), &timer, limit, &upload, &lease).await;
+        }
+        let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
+        timer.disarm();
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(client) = upgrade else {
+                return Err(ProxyError::UnaskedUpgrade {
+                    upstream: lease.upstream().name.clone(),
+                    endpoint: lease.endpoint().clone(),
+                });
+            };
+            let upstream = hyper::upgrade::on(&mut response);
+            let tunnel = tunnel::Tunnel::new(client, upstream, lease);
+            let response = tunnel::switching(response);
+            self.worker.stats.tunnels.add(1);
+            return Ok(Answer::Tunnel(response, tunnel));
+        }
+        let idle = lease.upstream().spec.timeouts.body_idle;
+        let is_head = exchange.request.method == Method::HEAD;
+        let sender = sender.into_reusable();
+        Ok(Answer::Response(downstream_response(
+            response, timer, idle, sender, lease, is_head,
+        )))
+    }
+}
+
+/// Makes the request that goes upstream. Its framing is written by the connection, from the body.
+fn upstream_request(
+    head: &mut RequestHead,
+    body: RequestBody,
+    lease: &Lease,
+    is_upgrade: bool,
+    keeps_request: bool,
+) -> Request<RequestBody> {
+    let mut headers = if keeps_request {
+        head.headers.clone()
+    } else {
+        std::mem::take(&mut head.headers)
+    };
+    let target = head.path.as_target().clone();
+    let host = head.authority.value();
+    let uri = match lease.upstream().spec.protocol {
+        UpstreamProtocol::Http1 => {
+            headers.insert(header::HOST, host.clone());
+            if is_upgrade {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            }
+            Uri::from(target)
+        }
+        UpstreamProtocol::Http2 => {
+            if head.takes_trailers {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            h2_uri(lease, host, target)
+        }
+    };
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    request
+}
+
+fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    let is_tls = lease.upstream().spec.tls.is_some();
+    parts.scheme = Some(if is_tls {
+        http::uri::Scheme::HTTPS
+    } else {
+        http::uri::Scheme::HTTP
+    });
+    parts.authority = http::uri::Authority::try_from(host.as_bytes()).ok();
+    parts.path_and_query = Some(target.clone());
+    // With all three parts it is always valid; a checked host is a valid authority.
+    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(target))
+}
+
+/// Makes the response that goes to the client out of the one that came.
+fn downstream_response(
+    response: Response<Incoming>,
+    timer: Timer,
+    idle: Duration,
+    sender: Option<hyper::client::conn::http1::SendRequest<RequestBody>>,
+    lease: Lease,
+    is_head: bool,
+) -> Response<ResponseBody> {
+    let (mut parts, body) = response.into_parts();
+    remove_hop_by_hop(&mut parts.headers);
+    let has_no_body = is_head || parts.status == StatusCode::NOT_MODIFIED;
+    let length = body.size_hint().exact();
+    if let Some(value) = parts.headers.get(header::CONTENT_LENGTH) {
+        // Kept where it says what we know; written anew, or not at all, everywhere else.
+        let says_so = has_no_body
+            || length.is_some_and(|length| {
+                let mut buffer = itoa::Buffer::new();
+                value.as_bytes() == buffer.format(length).as_bytes()
+            });
+        let is_single = parts.headers.get_all(header::CONTENT_LENGTH).iter().count() == 1;
+        let is_plain = value.as_bytes().iter().all(u8::is_ascii_digit);
+        if !(says_so && is_single && is_plain) {
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+    let mut response = Response::new(ResponseBody::upstream(body, timer, idle, sender, lease));
+    *response.status_mut() = parts.status;
+    *response.headers_mut() = parts.headers;
+    response
+}
+
+/// Why there is no response.
+enum Unsent {
+    /// The connection gave the request back untouched.
+    Returned(Box<Request<RequestBody>>),
+    Failed(hyper::Error),
+    TimedOut(Duration),
+}
+
+impl Unsent {
+    fn into_error(self, lease: &Lease) -> ProxyError {
+        match self {
+            // A second connection closed before it took the request.
+            Self::Returned(_) => ProxyError::Connect {
+                upstream: lease.upstream().name.clone(),
+                endpoint: lease.endpoint().clone(),
+                source: std::io::ErrorKind::ConnectionReset.into(),
+            },
+            Self::Failed(source) if is_request_body_error(&source) => ProxyError::RequestBody,
+            Self::Failed(source) => lease.exchange_error(source),
+            Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
+                upstream: lease.upstream().name.clone(),
+                endpoint: lease.endpoint().clone(),
+                limit,
+            },
+        }
+    }
+}
+
+/// Whether the client, not the endpoint, broke off.
+fn is_request_body_error(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<crate::body::BodyError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unsent> {
+        let sent = match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error| match error.take_message() {
+            Some(request) => Unsent::Returned(Box::new(request)),
+            None => Unsent::Failed(error.into_error()),
+        })
+    }
+
+    /// What goes back to the pool once the response has ended.
+    fn into_reusable(self) -> Option<hyper::client::conn::http1::SendRequest<RequestBody>> {
+        match self {
+            Self::Http1(sender) => Some(sender),
+            Self::Http2(_) => None,
+        }
+    }
+}
+
+/// Waits for the head of the response. The time that the client takes for its own request body
+/// does not count.
+async fn first_byte(
+    sending: impl Future<Output = Result<Response<Incoming>, Unsent>>,
+    timer: &Timer,
+    limit: Duration,
+    upload: &crate::body::Progress,
+    _lease: &Lease,
+) -> Result<Response<Incoming>, Unsent> {
+    let mut sending = std::pin::pin!(sending);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(sent);
+        }
+        while timer.poll_due(cx).is_ready() {
+            if upload.is_over() {
+                return Poll::Ready(Err(Unsent::TimedOut(limit)));
+            }
+            timer.arm(limit);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Tells plugins what they may ask about.
+fn introduce(
+    exchange: &mut Exchange,
+    view: &View,
+    connection: &Connection,
+    rule: &Rule,
+    client: std::net::IpAddr,
+    id: u64,
+    version: http::Version,
+) {
+    exchange.id = id;
+    exchange.version = version;
+    exchange.peer = Some(connection.peer);
+    exchange.client = Some(client);
+    exchange.sni = connection.tls.as_ref().and_then(|tls| tls.sni.clone());
+    exchange.listener = Some(connection.listener.name.clone());
+    exchange.route = Some(rule.route.clone());
+    exchange.encoded_slash = connection.rules.encoded_slash;
+    exchange.upstreams = Some(view.upstreams.clone());
+}
+
+fn client(connection: &Connection, head: &RequestHead) -> std::net::IpAddr {
+    let peer = connection.peer_fields.peer;
+    if connection.rules.is_trusted {
+        let proxies = &connection.listener.spec.trusted_proxies;
+        proxies.client(peer, &head.headers)
+    } else {
+        peer
+    }
+}
+
+fn log_error(error: &ProxyError, id: u64) {
+    let side = error.side();
+    // A client's mistakes are in its access lines already.
+    if side != Side::Downstream {
+        let error = error as &dyn std::error::Error;
+        tracing::debug!(
+            request.id = id,
+            side = side.as_str(),
+            error,
+            "request failed"
+        );
+    }
+}
+
+trait ApplyToResponse {
+    fn apply_to_response(&self, answer: &mut Answer);
+}
+
+impl ApplyToResponse for HeadersSpec {
+    fn apply_to_response(&self, answer: &mut Answer) {
+        let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
+        self.response.apply(response.headers_mut());
+    }
+}

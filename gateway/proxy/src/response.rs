@@ -1,0 +1,53 @@
+//! Answers that the gateway makes itself.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use postern_core::header::X_REQUEST_ID;
+use postern_wasm::exchange::LocalResponse;
+
+use crate::body::ResponseBody;
+use crate::error::ProxyError;
+
+/// The page for an error: the status and the request's id. What happened stands in the log; a
+/// client is not told.
+pub(crate) fn of_error(error: &ProxyError, id: u64, is_h2: bool) -> Response<ResponseBody> {
+    let status = error.status();
+    let reason = status.canonical_reason().unwrap_or("error");
+    let page = format!("{} {reason}\nrequest {id:016x}\n", status.as_u16());
+    let mut response = of_parts(status, Bytes::from(page));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    if let Ok(id) = HeaderValue::try_from(format!("{id:016x}")) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // RFC 9110, 15.5.6 wants the field; which methods a route takes is not known here.
+        headers.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
+    }
+    // A field of HTTP/1; in HTTP/2 it is malformed.
+    if error.closes() && !is_h2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+pub(crate) fn of_parts(status: StatusCode, body: Bytes) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::full(body));
+    *response.status_mut() = status;
+    response
+}
+
+pub(crate) fn of_plugin(local: LocalResponse) -> Response<ResponseBody> {
+    let mut response = of_parts(local.status, local.body);
+    *response.headers_mut() = local.headers;
+    response
+}

@@ -1,0 +1,360 @@
+//! A configuration and the snapshot before it, to the next snapshot.
+//!
+//! What is equal by name and spec is taken over alive: sockets go on listening, connections stay
+//! pooled, plugins stay compiled. What cannot be built is a [`Problem`] at the place that declared
+//! it, all of them at once, and then there is no next snapshot.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use postern_core::config::Config;
+use postern_core::config::ListenerSpec;
+use postern_core::config::Origins;
+use postern_core::config::PluginSpec;
+use postern_core::config::PolicySpec;
+use postern_core::config::Problem;
+use postern_core::config::RouteSpec;
+use postern_core::config::parse::Loaded;
+use postern_core::config::plugin::PluginSource;
+use postern_core::config::route::ActionSpec;
+use postern_core::name::CertificateName;
+use postern_core::name::ListenerName;
+use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
+use postern_core::route::RouteTable;
+use postern_core::route::RuleId;
+use postern_wasm::Component;
+use postern_wasm::Plugin;
+use postern_wasm::PluginEngine;
+
+use super::Backends;
+use super::Rule;
+use super::Snapshot;
+use super::materials::Materials;
+use crate::access_log::writer;
+use crate::listener::Listener;
+use crate::listener::ListenerSocket;
+use crate::policy::LivePlugin;
+use crate::policy::Policy;
+use crate::tls;
+use crate::tls::certificates::Certificate;
+use crate::upstream::Upstream;
+
+/// What compiling needs besides configurations; one for the life of the process.
+pub struct Compiler {
+    engine: Arc<PluginEngine>,
+    tls: tls::ServerTls,
+    workers: usize,
+    binds_listeners: bool,
+}
+
+impl Compiler {
+    /// `binds_listeners` is false where nothing will be served: for `check`.
+    pub fn new(engine: Arc<PluginEngine>, workers: usize, binds_listeners: bool) -> Self {
+        Self {
+            engine,
+            tls: tls::ServerTls::new(),
+            workers,
+            binds_listeners,
+        }
+    }
+
+    /// The next snapshot, or every problem that stands against it.
+    pub async fn compile(
+        &self,
+        loaded: &Loaded,
+        materials: &Materials,
+        previous: Option<&Arc<Snapshot>>,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        let mut build = Build {
+            compiler: self,
+            config: &loaded.config,
+            origins: &loaded.origins,
+            materials,
+            previous: previous.map(|previous| &**previous),
+            problems: Vec::new(),
+        };
+        let certificates = build.certificates();
+        let upstreams = build.upstreams();
+        let policies = build.policies().await;
+        build.access_log();
+        let listeners = build.listeners(&certificates);
+        if !build.problems.is_empty() {
+            return Err(build.problems);
+        }
+        let config = Arc::new(loaded.config.clone());
+        let upstream_names: Arc<[UpstreamName]> = config.upstreams.keys().cloned().collect();
+        Ok(Snapshot {
+            generation: previous.map_or(1, |previous| previous.generation + 1),
+            routes: RouteTable::new(&config.routes),
+            rules: rules(&config),
+            config,
+            upstreams,
+            upstream_names,
+            policies,
+            listeners,
+            certificates,
+        })
+    }
+}
+
+struct Build<'b> {
+    compiler: &'b Compiler,
+    config: &'b Config,
+    origins: &'b Origins,
+    materials: &'b Materials,
+    previous: Option<&'b Snapshot>,
+    problems: Vec<Problem>,
+}
+
+impl Build<'_> {
+    fn certificates(&mut self) -> BTreeMap<CertificateName, Arc<Certificate>> {
+        let mut certificates = BTreeMap::new();
+        for (name, spec) in &self.config.certificates {
+            let at = format!("certificates.{name}");
+            let chain = self.file(&spec.cert_file, &format!("{at}.cert-file"));
+            let key = self.file(&spec.key_file, &format!("{at}.key-file"));
+            let (Some(chain), Some(key)) = (chain, key) else {
+                continue;
+            };
+            let live = self.previous.and_then(|p| p.certificates.get(name));
+            let certificate = match live {
+                Some(live) if live.is_from(&chain, &key) => Arc::clone(live),
+                _ => match Certificate::parse(chain, key) {
+                    Ok(certificate) => Arc::new(certificate),
+                    Err(error) => {
+                        let field = error.field();
+                        self.problem(&format!("{at}.{field}"), with_causes(&error));
+                        continue;
+                    }
+                },
+            };
+            certificates.insert(name.clone(), certificate);
+        }
+        certificates
+    }
+
+    fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
+        let mut upstreams = Vec::with_capacity(self.config.upstreams.len());
+        for (name, spec) in &self.config.upstreams {
+            let at = format!("upstreams.{name}.tls.ca-file");
+            let ca_file = spec.tls.as_ref().and_then(|tls| tls.ca_file.as_deref());
+            let roots = match ca_file {
+                Some(path) => match self.file(path, &at) {
+                    Some(roots) => Some(roots),
+                    None => continue,
+                },
+                None => None,
+            };
+            let live = self.previous.and_then(|p| {
+                let index = p.upstream_index(name.as_str())?;
+                p.upstreams.get(index)
+            });
+            match live {
+                Some(live) if live.is_from(spec, roots.as_deref()) => {
+                    upstreams.push(Arc::clone(live));
+                }
+                _ => match Upstream::new(name.clone(), spec.clone(), roots) {
+                    Ok(upstream) => upstreams.push(Arc::new(upstream)),
+                    Err(error) => self.problem(&at, with_causes(&error)),
+                },
+            }
+        }
+        upstreams
+    }
+
+    fn access_log(&mut self) {
+        let path = self.config.access_log.path.as_deref();
+        if let Some(path) = path.filter(|_| self.compiler.binds_listeners)
+            && let Err(error) = writer::probe(path)
+        {
+            let message = format!("cannot append to {}: {error}", path.display());
+            self.problem("access-log.path", message);
+        }
+    }
+
+    async fn policies(&mut self) -> Vec<Arc<Policy>> {
+        let mut policies = Vec::with_capacity(self.config.policies.len());
+        for (name, spec) in &self.config.policies {
+            match spec {
+                PolicySpec::Headers(spec) => {
+                    policies.push(Arc::new(Policy::Headers(spec.clone())));
+                }
+                PolicySpec::Plugin(spec) => {
+                    if let Some(policy) = self.plugin(name, spec).await {
+                        policies.push(policy);
+                    }
+                }
+            }
+        }
+        policies
+    }
+
+    async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
+        let at = format!("plugins.{name}");
+        let PluginSource::File(path) = &spec.source;
+        let bytes = self.file(path, &format!("{at}.source"))?;
+        let live = self.previous.and_then(|p| {
+            let position = p.config.policies.keys().position(|other| other == name)?;
+            p.policies.get(position)
+        });
+        if let Some(policy) = live
+            && let Policy::Plugin(live) = &**policy
+            && live.is_from(spec, &bytes)
+        {
+            return Some(Arc::clone(policy));
+        }
+        let engine = Arc::clone(&self.compiler.engine);
+        let code = Arc::clone(&bytes);
+        // Compiling takes up to seconds of processor time.
+        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
+        let component = match component {
+            Ok(Ok(component)) => component,
+            Ok(Err(error)) => {
+                self.problem(&format!("{at}.source"), with_causes(&error));
+                return None;
+            }
+            Err(_) => {
+                let message = "the component's compilation failed".to_owned();
+                self.problem(&format!("{at}.source"), message);
+                return None;
+            }
+        };
+        let config = spec.config.clone();
+        match Plugin::configure(component, name.clone(), config, spec.limits).await {
+            Ok(plugin) => Some(Arc::new(Policy::Plugin(LivePlugin {
+                name: name.clone(),
+                spec: spec.clone(),
+                bytes,
+                plugin,
+            }))),
+            Err(error) => {
+                self.problem(&at, with_causes(&error));
+                None
+            }
+        }
+    }
+
+    fn listeners(
+        &mut self,
+        certificates: &BTreeMap<CertificateName, Arc<Certificate>>,
+    ) -> Vec<Arc<Listener>> {
+        let mut listeners = Vec::with_capacity(self.config.listeners.len());
+        for (name, spec) in &self.config.listeners {
+            if let Some(listener) = self.listener(name, spec, certificates) {
+                listeners.push(listener);
+            }
+        }
+        listeners
+    }
+
+    fn listener(
+        &mut self,
+        name: &ListenerName,
+        spec: &ListenerSpec,
+        certificates: &BTreeMap<CertificateName, Arc<Certificate>>,
+    ) -> Option<Arc<Listener>> {
+        let live = self
+            .previous
+            .and_then(|p| p.listeners.iter().find(|l| l.name == *name));
+        let tls = match &spec.tls {
+            Some(tls) => {
+                let acceptor = self.compiler.tls.acceptor(tls, certificates);
+                match acceptor {
+                    Ok(acceptor) => Some(acceptor),
+                    Err(error) => {
+                        self.problem(&format!("listeners.{name}"), with_causes(&error));
+                        return None;
+                    }
+                }
+            }
+            None => None,
+        };
+        let socket = match live {
+            Some(live) if live.spec.bind == spec.bind => Arc::clone(&live.socket),
+            _ if !self.compiler.binds_listeners => Arc::new(ListenerSocket::unbound(spec.bind)),
+            _ => match ListenerSocket::bind(spec.bind, self.compiler.workers) {
+                Ok(socket) => Arc::new(socket),
+                Err(error) => {
+                    let message = format!("cannot listen on {}: {error}", spec.bind);
+                    self.problem(&format!("listeners.{name}.bind"), message);
+                    return None;
+                }
+            },
+        };
+        Some(Arc::new(Listener {
+            name: name.clone(),
+            spec: spec.clone(),
+            socket,
+            tls,
+        }))
+    }
+
+    fn file(&mut self, path: &Path, at: &str) -> Option<Arc<[u8]>> {
+        match self.materials.get(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.problem(at, format!("cannot read {}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    fn problem(&mut self, at: &str, message: String) {
+        self.problems
+            .push(Problem::error(self.origins.find(at), message));
+    }
+}
+
+fn rules(config: &Config) -> Vec<Vec<Rule>> {
+    // Positions by name, once: with 10,000 upstreams a search for each rule would take seconds.
+    let upstreams: HashMap<_, _> = config.upstreams.keys().zip(0..).collect();
+    let policies: HashMap<_, _> = config.policies.keys().zip(0..).collect();
+    let compile = |(route_index, route): (usize, &RouteSpec)| {
+        let rules = route.rules.iter().enumerate();
+        let rules = rules.map(|(rule_index, spec)| {
+            let backends = match &spec.action {
+                ActionSpec::Forward(backends) => backends.as_slice(),
+                ActionSpec::Redirect(_) | ActionSpec::Respond(_) => &[],
+            };
+            Rule {
+                id: RuleId {
+                    route: u32::try_from(route_index).unwrap_or(u32::MAX),
+                    rule: u32::try_from(rule_index).unwrap_or(u32::MAX),
+                },
+                route: route.name.clone(),
+                backends: Backends::new(backends.iter().filter_map(|backend| {
+                    Some((*upstreams.get(&backend.upstream)?, backend.weight))
+                })),
+                policies: spec
+                    .policies
+                    .iter()
+                    .filter_map(|name| policies.get(name).copied())
+                    .collect(),
+                has_plugins: spec
+                    .policies
+                    .iter()
+                    .any(|name| matches!(config.policies.get(name), Some(PolicySpec::Plugin(_)))),
+                first_byte: spec.first_byte,
+                spec: spec.clone(),
+            }
+        });
+        rules.collect()
+    };
+    config.routes.iter().enumerate().map(compile).collect()
+}
+
+/// An error and its causes in one line, for an operator.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,100 @@
+//! The bytes of every file that a configuration refers to.
+//!
+//! Read by a source, before compiling: so compiling does no file I/O, and "nothing changed" can be
+//! told by comparing values, also when a certificate was renewed under the same name.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use postern_core::config::Config;
+use postern_core::config::PolicySpec;
+use postern_core::config::plugin::PluginSource;
+
+/// Largest file that is read, in bytes: a plugin component of that size is refused anyway.
+const MAX_FILE_BYTES: u64 = 32 << 20;
+
+/// Why a file could not be read. Comparable, so that a lasting failure is no change.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("there is no such file")]
+    Missing,
+    #[error("it may not be read by this user")]
+    Permission,
+    #[error("it is no regular file")]
+    NotRegular,
+    #[error("it is larger than {} MiB", MAX_FILE_BYTES >> 20)]
+    TooLarge,
+    #[error("{0}")]
+    Other(io::ErrorKind),
+}
+
+/// The files of one configuration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Materials {
+    files: BTreeMap<PathBuf, Result<Arc<[u8]>, ReadError>>,
+}
+
+impl Materials {
+    /// Every file that the configuration names.
+    pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
+        let certificates = config.certificates.values();
+        let plugins = config.policies.values().filter_map(|policy| match policy {
+            PolicySpec::Plugin(plugin) => Some(match &plugin.source {
+                PluginSource::File(path) => path.clone(),
+            }),
+            PolicySpec::Headers(_) => None,
+        });
+        let roots = config.upstreams.values();
+        let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
+        certificates
+            .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
+            .chain(plugins)
+            .chain(roots)
+            .collect()
+    }
+
+    /// Reads them all. Blocks on the file system, and on nothing else.
+    pub fn read(config: &Config) -> Self {
+        let read = |path: PathBuf| {
+            let bytes = read_file(&path).map(Arc::from);
+            (path, bytes)
+        };
+        Self {
+            files: Self::paths(config).into_iter().map(read).collect(),
+        }
+    }
+
+    pub(crate) fn get(&self, path: &Path) -> Result<Arc<[u8]>, ReadError> {
+        self.files
+            .get(path)
+            .map_or(Err(ReadError::Missing), Clone::clone)
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ReadError::Missing,
+        io::ErrorKind::PermissionDenied => ReadError::Permission,
+        kind => ReadError::Other(kind),
+    };
+    // Asked before opening: opening a FIFO blocks until somebody writes to it.
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(ReadError::NotRegular);
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(ReadError::TooLarge);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,100 @@
+//! A byte stream to a client or an endpoint: TCP, with or without TLS.
+//!
+//! An enum rather than a trait object: reads and writes are the hot path, and there are two kinds.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::Context;
+use std::task::Poll;
+
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+use tokio_rustls::client;
+use tokio_rustls::server;
+
+/// A stream, whatever protects it.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    /// Boxed: the state of a TLS session is a thousand bytes, and most streams are moved once.
+    Server(Box<server::TlsStream<TcpStream>>),
+    Client(Box<client::TlsStream<TcpStream>>),
+    #[cfg(feature = "test-util")]
+    Memory(tokio::io::DuplexStream),
+}
+
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Plain($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Stream::Server($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+            Stream::Client($inner) => {
+                let $inner = Pin::new(&mut **$inner);
+                $call
+            }
+            #[cfg(feature = "test-util")]
+            Stream::Memory($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => inner.poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), inner => inner.poll_write(cx, bytes))
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self.get_mut(), inner => inner.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(inner) => inner.is_write_vectored(),
+            Self::Server(inner) => inner.is_write_vectored(),
+            Self::Client(inner) => inner.is_write_vectored(),
+            #[cfg(feature = "test-util")]
+            Self::Memory(inner) => inner.is_write_vectored(),
+        }
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => inner.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self.get_mut(), inner => inner.poll_shutdown(cx))
+    }
+}

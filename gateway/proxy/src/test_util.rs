@@ -1,0 +1,98 @@
+//! One worker without sockets: clients and endpoints are streams in memory.
+//!
+//! For benchmarks and fuzzing, which need the real connection task and nothing of the kernel.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use postern_core::config::upstream::EndpointSpec;
+use tokio::io::DuplexStream;
+use tokio::sync::watch;
+
+use crate::Snapshot;
+use crate::access_log::writer::LogWriter;
+use crate::connection;
+use crate::connection::Accepted;
+use crate::connection::Opened;
+use crate::gateway::Phase;
+use crate::listener::Permit;
+use crate::metrics::Metrics;
+use crate::snapshot::Published;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use crate::worker::WorkerSetup;
+
+/// Bytes that wait in one direction of a stream.
+const STREAM_BYTES: usize = 64 << 10;
+
+type Connector = Box<dyn Fn(&EndpointSpec, DuplexStream)>;
+
+thread_local! {
+    static CONNECTOR: RefCell<Option<Connector>> = const { RefCell::new(None) };
+}
+
+pub(crate) fn connect(endpoint: &EndpointSpec) -> Option<DuplexStream> {
+    CONNECTOR.with_borrow(|connector| {
+        let connector = connector.as_ref()?;
+        let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
+        connector(endpoint, theirs);
+        Some(ours)
+    })
+}
+
+/// A worker on the current thread, which must run a `LocalRuntime`.
+pub struct MemoryWorker {
+    worker: Rc<Worker>,
+    _log: LogWriter,
+    _phase: watch::Sender<Phase>,
+}
+
+impl MemoryWorker {
+    /// `upstream` gets the far end of each connection to an endpoint.
+    pub fn start(
+        snapshot: Snapshot,
+        upstream: impl Fn(&EndpointSpec, DuplexStream) + 'static,
+    ) -> io::Result<Self> {
+        CONNECTOR.set(Some(Box::new(upstream)));
+        let log = LogWriter::start(snapshot.config.access_log.path.clone())?;
+        let metrics = Arc::new(Metrics::new(1));
+        let buffer = log.buffer(metrics.worker(0));
+        let (phase, follow) = watch::channel(Phase::Serving { generation: 1 });
+        let worker = Worker::start(WorkerSetup {
+            index: 0,
+            published: Arc::new(Published::new(snapshot)),
+            metrics,
+            log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
+            phase: follow,
+        });
+        Ok(Self {
+            worker,
+            _log: log,
+            _phase: phase,
+        })
+    }
+
+    /// A client's connection to the first listener by name, in clear text.
+    pub fn connect(&self, is_h2: bool) -> io::Result<DuplexStream> {
+        let view = self.worker.view();
+        let listener = view.snapshot.listeners.first();
+        let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
+        let limit = listener.spec.limits.connections;
+        let permit = Permit::acquire(&listener.socket, limit);
+        let permit = permit.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let peer = (Ipv4Addr::LOCALHOST, 1).into();
+        let accepted = Accepted::new(&self.worker, &listener, peer, permit);
+        let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
+        let opened = Opened {
+            stream: Stream::Memory(theirs),
+            is_h2,
+            tls: None,
+        };
+        let worker = Rc::clone(&self.worker);
+        tokio::task::spawn_local(connection::serve_opened(worker, listener, accepted, opened));
+        Ok(ours)
+    }
+}

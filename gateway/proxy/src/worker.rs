@@ -1,0 +1,334 @@
+//! One worker: a thread, its runtime, and everything that belongs to it alone.
+//!
+//! A worker sees the configuration through a [`View`]: the current snapshot with this worker's
+//! connections, plugin instances and counters beside each part. Views are made when a snapshot is
+//! published, and on the next request if that comes first; requests in flight keep theirs.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use postern_core::route::RuleId;
+use postern_wasm::PluginWorker;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::access_log::writer::FLUSH_INTERVAL;
+use crate::access_log::writer::LogBuffer;
+use crate::clock::Clock;
+use crate::connection::Connections;
+use crate::gateway::Phase;
+use crate::listener;
+use crate::listener::ListenerSocket;
+use crate::metrics::Metrics;
+use crate::metrics::RouteStats;
+use crate::metrics::WorkerStats;
+use crate::policy::Policy;
+use crate::snapshot::Published;
+use crate::snapshot::Snapshot;
+use crate::snapshot::UpstreamIndex;
+use crate::upstream::Pool;
+
+/// How often unused upstream connections are looked for.
+const REAP_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a draining worker looks whether its last connection has ended.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a worker is started with.
+pub(crate) struct WorkerSetup {
+    /// From 0.
+    pub(crate) index: usize,
+    pub(crate) published: Arc<Published>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: LogBuffer,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+/// What one thread serves with.
+pub(crate) struct Worker {
+    index: usize,
+    published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) log: LogBuffer,
+    pub(crate) clock: Clock,
+    pub(crate) connections: Rc<Connections>,
+    view: RefCell<Rc<View>>,
+    accepting: RefCell<Vec<Accepting>>,
+    is_draining: Cell<bool>,
+    next_id: Cell<u64>,
+    turn: Cell<u64>,
+}
+
+struct Accepting {
+    socket: Arc<ListenerSocket>,
+    /// A second handle on the socket, for what is queued when it goes.
+    queue: Option<std::net::TcpListener>,
+    task: JoinHandle<()>,
+}
+
+/// A snapshot as one worker uses it.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// By `UpstreamIndex`.
+    pools: Vec<Rc<Pool>>,
+    /// By `PolicyIndex`; `None` for policies that are no plugins.
+    pub(crate) plugins: Vec<Option<Rc<PluginWorker>>>,
+    /// By route.
+    stats: Vec<Arc<RouteStats>>,
+    pub(crate) upstreams: Arc<postern_wasm::exchange::Upstreams>,
+}
+
+impl View {
+    pub(crate) fn pool(&self, upstream: UpstreamIndex) -> &Rc<Pool> {
+        &self.pools[upstream]
+    }
+
+    pub(crate) fn route_stats(&self, rule: RuleId) -> &RouteStats {
+        &self.stats[rule.route as usize]
+    }
+}
+
+impl Worker {
+    /// The current view. Made anew if a snapshot was published that this worker has not seen, so
+    /// that a request after a publish never runs on what was before.
+    pub(crate) fn view(self: &Rc<Self>) -> Rc<View> {
+        let view = self.view.borrow();
+        if self.published.is_current(&view.snapshot) {
+            return Rc::clone(&view);
+        }
+        drop(view);
+        self.refresh();
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Unique in the process: the worker is in the upper bits.
+    pub(crate) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        (self.index as u64) << 48 | id
+    }
+
+    /// Counts up with each request that chooses between weighted upstreams.
+    pub(crate) fn turn(&self) -> u64 {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+
+    fn refresh(self: &Rc<Self>) {
+        let snapshot = self.published.load();
+        if Arc::ptr_eq(&snapshot, &self.view.borrow().snapshot) {
+            return;
+        }
+        let next = Rc::new(self.view_of(snapshot));
+        // Sockets that go are emptied while the view still knows their listener.
+        self.stop_accepting(|socket| {
+            !next
+                .snapshot
+                .listeners
+                .iter()
+                .any(|listener| Arc::ptr_eq(&listener.socket, socket))
+        });
+        *self.view.borrow_mut() = next;
+        if !self.is_draining.get() {
+            self.start_accepting();
+        }
+    }
+
+    fn view_of(&self, snapshot: Arc<Snapshot>) -> View {
+        let previous = self.view.borrow();
+        make_view(snapshot, &previous, &self.metrics, self.index)
+    }
+
+    fn start_accepting(self: &Rc<Self>) {
+        let view = Rc::clone(&self.view.borrow());
+        for listener in &view.snapshot.listeners {
+            // Answers once; from then on this worker accepts from it.
+            let Some(socket) = listener.socket.take(self.index) else {
+                continue;
+            };
+            let queue = socket.try_clone().ok();
+            match TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    let address = Arc::clone(&listener.socket);
+                    let task = listener::accept(Rc::clone(self), Arc::clone(&address), socket);
+                    self.accepting.borrow_mut().push(Accepting {
+                        socket: address,
+                        queue,
+                        // Aborted by `stop_accepting`.
+                        task: tokio::task::spawn_local(task),
+                    });
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(listener = %listener.name, error, "cannot accept connections");
+                }
+            }
+        }
+    }
+
+    fn stop_accepting(self: &Rc<Self>, goes: impl Fn(&Arc<ListenerSocket>) -> bool) {
+        let going: Vec<Accepting> = {
+            let mut accepting = self.accepting.borrow_mut();
+            accepting
+                .extract_if(.., |accepting| goes(&accepting.socket))
+                .collect()
+        };
+        for Accepting {
+            socket,
+            queue,
+            task,
+        } in going
+        {
+            task.abort();
+            if let Some(queue) = queue {
+                listener::drain_queue(self, &socket, &queue);
+            }
+        }
+    }
+
+    fn drain(self: &Rc<Self>) {
+        self.is_draining.set(true);
+        self.stop_accepting(|_| true);
+        self.connections.drain();
+    }
+}
+
+fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker: usize) -> View {
+    // What is the same object in both snapshots keeps this worker's part of it.
+    let pools: HashMap<_, _> = previous
+        .pools
+        .iter()
+        .map(|pool| (Arc::as_ptr(&pool.upstream), pool))
+        .collect();
+    let pool = |upstream: &Arc<_>| match pools.get(&Arc::as_ptr(upstream)) {
+        Some(pool) => Rc::clone(pool),
+        None => Rc::new(Pool::new(Arc::clone(upstream))),
+    };
+    let plugins: HashMap<_, _> = previous
+        .snapshot
+        .policies
+        .iter()
+        .map(Arc::as_ptr)
+        .zip(&previous.plugins)
+        .collect();
+    let plugin = |policy: &Arc<Policy>| match (&**policy, plugins.get(&Arc::as_ptr(policy))) {
+        (_, Some(plugin)) => (*plugin).clone(),
+        (Policy::Plugin(live), None) => Some(Rc::new(live.plugin.worker())),
+        (Policy::Headers(_), None) => None,
+    };
+    let routes = snapshot.config.routes.iter();
+    View {
+        pools: snapshot.upstreams.iter().map(pool).collect(),
+        plugins: snapshot.policies.iter().map(plugin).collect(),
+        stats: routes
+            .map(|route| metrics.route(worker, &route.name))
+            .collect(),
+        upstreams: Arc::new(postern_wasm::exchange::Upstreams::new(
+            snapshot.upstream_names.iter().cloned(),
+        )),
+        snapshot,
+    }
+}
+
+impl Worker {
+    /// A worker on this thread's runtime. The tasks it spawns end with that runtime.
+    pub(crate) fn start(setup: WorkerSetup) -> Rc<Self> {
+        let WorkerSetup {
+            index,
+            published,
+            metrics,
+            log,
+            ..
+        } = setup;
+        let snapshot = published.load();
+        // Holds nothing that could be taken over.
+        let before = View {
+            snapshot: Arc::clone(&snapshot),
+            pools: Vec::new(),
+            plugins: Vec::new(),
+            stats: Vec::new(),
+            upstreams: Arc::default(),
+        };
+        let view = make_view(snapshot, &before, &metrics, index);
+        let worker = Rc::new(Self {
+            index,
+            published,
+            stats: metrics.worker(index),
+            metrics,
+            log,
+            clock: Clock::default(),
+            connections: Rc::default(),
+            view: RefCell::new(Rc::new(view)),
+            accepting: RefCell::default(),
+            is_draining: Cell::new(false),
+            next_id: Cell::new(1),
+            turn: Cell::new(0),
+        });
+        tokio::task::spawn_local(worker.clock.clone().run());
+        tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+        worker
+    }
+}
+
+/// Runs a worker until the gateway stops.
+pub(crate) async fn run(setup: WorkerSetup) {
+    let mut phase = setup.phase.clone();
+    let worker = Worker::start(setup);
+    worker.start_accepting();
+    while phase.changed().await.is_ok() {
+        let now = *phase.borrow_and_update();
+        match now {
+            Phase::Serving { .. } => worker.refresh(),
+            Phase::Draining => {
+                worker.drain();
+                while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
+                    tokio::time::sleep(DRAIN_INTERVAL).await;
+                }
+                break;
+            }
+            Phase::Stopped => break,
+        }
+    }
+    worker.log.flush();
+}
+
+async fn housekeeping(worker: Rc<Worker>) {
+    let mut reaped = Instant::now();
+    loop {
+        tokio::time::sleep(FLUSH_INTERVAL).await;
+        worker.log.flush();
+        if reaped.elapsed() >= REAP_INTERVAL {
+            reaped = Instant::now();
+            let view = worker.view();
+            for pool in &view.pools {
+                pool.reap(reaped);
+            }
+        }
+    }
+}
+
+/// Lets hyper spawn its HTTP/2 streams on this worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExecutor;
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        // Ends with its connection, which drops the stream that it serves.
+        tokio::task::spawn_local(future);
+    }
+}
