@@ -336,7 +336,6 @@ async fn serve_http1(
     let served = http1::Builder::new()
         .max_headers(limits.head_fields as usize)
         .max_header_size(limits.head_bytes as usize)
-        .pipeline_flush(true)
         .serve_connection(io, service)
         .with_upgrades();
     let mut served = pin!(served);
