@@ -79,14 +79,12 @@ source = "{site.gateway_plugin}"
 
 [plugins.headers.config]
 request = [
-  {{ deny = {{ prefix = "/admin", without = "x-api-key", status = 401 }} }},
-  {{ set = {{ name = "x-postern", value = "1" }} }},
-  {{ remove = "x-internal" }},
-  {{ strip-prefix = "/api" }},
+  {{ when = {{ path-prefix = "/admin", header = "x-api-key", absent = true }}, deny = {{ status = 401, body = "an API key is needed\\n" }} }},
+  {{ set = {{ x-postern = "1" }}, remove = ["x-internal"] }},
+  {{ when = {{ path-prefix = "/api" }}, rewrite = {{ prefix = "/api", with = "" }} }},
 ]
 response = [
-  {{ set = {{ name = "x-frame-options", value = "DENY" }} }},
-  {{ remove = "server" }},
+  {{ set = {{ x-frame-options = "DENY" }}, remove = ["server"] }},
 ]
 """
     return f"""

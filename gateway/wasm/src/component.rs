@@ -112,6 +112,8 @@ impl Component {
             }
             imports.push(name.into());
         }
+        let link = |e| PluginError::Link(Cause::new(e));
+        let linked = engine.linker().instantiate_pre(&code).map_err(link)?;
         let mut has_lifecycle = false;
         let mut phases = Phases::default();
         for (name, _) in kind.exports(engine.wasmtime()) {
@@ -137,8 +139,6 @@ impl Component {
             return Err(PluginError::NoPhase);
         }
 
-        let link = |e| PluginError::Link(Cause::new(e));
-        let linked = engine.linker().instantiate_pre(&code).map_err(link)?;
         let exports = Exports {
             lifecycle: lifecycle::GuestIndices::new(&linked).map_err(link)?,
             route: when(phases.route, || route_phase::GuestIndices::new(&linked)).map_err(link)?,

@@ -36,8 +36,7 @@ const MAX_USES: u32 = 20_000;
 /// One worker's share of a [`Plugin`]. Belongs to one thread.
 pub struct PluginWorker {
     plugin: Arc<Plugin>,
-    /// Boxed, so that taking and returning one moves a pointer.
-    idle: RefCell<Vec<Box<Pooled>>>,
+    idle: RefCell<Vec<Pooled>>,
     live: Cell<u32>,
     waiting: Cell<u32>,
     freed: Notify,
@@ -55,7 +54,7 @@ struct Pooled {
 /// An instance, or the right to make one, for one call. What is not returned is gone.
 struct Lease<'a> {
     worker: &'a PluginWorker,
-    pooled: Option<Box<Pooled>>,
+    pooled: Option<Pooled>,
     is_settled: bool,
 }
 
@@ -230,10 +229,10 @@ impl Lease<'_> {
                 return Err(PluginError::Contract(Breach::SpecChanged));
             }
             add(&worker.stats.created, 1);
-            self.pooled = Some(Box::new(Pooled {
+            self.pooled = Some(Pooled {
                 instance,
                 uses_left: worker.uses(),
-            }));
+            });
         }
         match &mut self.pooled {
             Some(pooled) => Ok(&mut pooled.instance),

@@ -7,6 +7,7 @@
 //!
 //! A cache only saves time: what goes wrong after it was opened is logged, not returned.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::fs::DirBuilder;
 use std::fs::File;
@@ -183,7 +184,7 @@ impl Cache {
                 _ => {}
             }
         }
-        entries.sort_by(|a, b| b.0.cmp(&a.0));
+        entries.sort_by_key(|(age, ..)| Reverse(*age));
         let mut bytes = 0;
         for (rank, (_, len, path)) in entries.iter().enumerate() {
             bytes += len;
