@@ -4,6 +4,7 @@
 mod access_log;
 mod balancing;
 mod drain;
+mod foreign;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -52,6 +52,11 @@ impl SetUp {
         self
     }
 
+    /// Where a file beside the configuration is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Starts one worker with this configuration.
     pub async fn start(self, config: &str) -> Running {
         self.start_with(config, 1).await
@@ -77,7 +82,7 @@ impl SetUp {
         // Before the tables that the test declares, so that its own keys may come first too.
         let text = format!("{config}\n[access-log]\npath = \"access.log\"\n");
         parse(&[ConfigText {
-            path: self.dir.path().join("postern.toml"),
+            path: self.path("postern.toml"),
             text,
         }])
     }
@@ -128,15 +133,11 @@ impl Running {
     /// Ends the gateway and gives the lines of its access log.
     pub async fn finish(self) -> Vec<serde_json::Value> {
         self.drain(DRAIN).await;
-        let text = std::fs::read_to_string(self.log_path()).unwrap();
+        let text = std::fs::read_to_string(self.set_up.path("access.log")).unwrap();
         let lines = text.lines().map(serde_json::from_str);
         lines
             .collect::<Result<_, _>>()
             .unwrap_or_else(|error| panic!("{error}:\n{text}"))
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.set_up.dir.path().join("access.log")
     }
 }
 
