@@ -39,6 +39,8 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
+            // Ctrl-C in a terminal is for who started it, which then ends it in order.
+            .process_group(0)
             .spawn()?;
         let (lines, output) = watch::channel(String::new());
         if let Some(stdout) = child.stdout.take() {

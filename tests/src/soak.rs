@@ -99,7 +99,8 @@ pub async fn run(length: Duration, reloads: u32) -> Result<Report, String> {
     let mut live = Live::new(scratch.path());
     live.replace(&set.config(0));
     let path = live.path().display().to_string();
-    let mut program = Program::start(&process::postern()?, &["run", "--config", &path], false)
+    let arguments = ["run", "--config", &path, "--accept-for", "0s"];
+    let mut program = Program::start(&process::postern()?, &arguments, false)
         .map_err(|error| format!("postern cannot be started: {error}"))?;
     program.ready(set.admin, START).await?;
 

@@ -6,6 +6,9 @@ pub mod websocket;
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -34,6 +37,9 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+/// A loopback port of the kernel's choice.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Any body that a test server or client sends.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -56,8 +62,19 @@ impl Upstream {
     where
         F: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::http1_at(ANY, answer).await.unwrap()
+    }
+
+    /// The same at an address that a person expects it at.
+    pub async fn http1_at<F>(
+        addr: SocketAddr,
+        answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let answer = Arc::new(answer);
-        Self::accept(move |stream| {
+        Self::accept_at(addr, move |stream| {
             let answer = Arc::clone(&answer);
             async move {
                 let service = service_fn(move |request| {
@@ -141,8 +158,18 @@ impl Upstream {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        Self::accept_at(ANY, serve).await.unwrap()
+    }
+
+    async fn accept_at<F>(
+        addr: SocketAddr,
+        serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
+    ) -> io::Result<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
         let connections = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&connections);
         let task = tokio::spawn(async move {
@@ -154,11 +181,11 @@ impl Upstream {
                 while serving.try_join_next().is_some() {}
             }
         });
-        Self {
+        Ok(Self {
             addr,
             connections,
             task,
-        }
+        })
     }
 }
 
