@@ -35,6 +35,9 @@ use super::shape::join;
 /// Largest configuration file in bytes. 10,000 routes take about a tenth of it.
 pub const MAX_FILE_BYTES: usize = 16 << 20;
 
+/// Longest part of a value that a message quotes, in characters; the line is shown anyway.
+const MAX_QUOTED: usize = 80;
+
 /// A configuration, where its parts stand, and what is odd about it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
@@ -379,7 +382,10 @@ impl FileReader<'_> {
         match parse(text) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.error(text.span(), format!("'{}' is no {what}: {error}", **text));
+                let shown: String = text.chars().take(MAX_QUOTED).collect();
+                let rest = if shown.len() < text.len() { "..." } else { "" };
+                let message = format!("'{shown}{rest}' is no {what}: {error}");
+                self.error(text.span(), message);
                 None
             }
         }
