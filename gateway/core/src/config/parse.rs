@@ -6,7 +6,7 @@
 
 mod item;
 mod rule;
-mod units;
+pub mod units;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -166,9 +166,9 @@ impl Reading {
     /// Two rules of one host that accept the same requests: the later never answers.
     fn check_twins(&mut self) {
         let mut seen: HashMap<String, String> = HashMap::new();
-        for route in &self.config.routes {
+        for (position, route) in self.config.routes.iter().enumerate() {
             for (index, rule) in route.rules.iter().enumerate() {
-                let at = format!("routes.{}.rules.{index}", route.name);
+                let at = format!("routes.{position}.rules.{index}");
                 let any_host = [None];
                 let hosts: Vec<_> = route.hosts.iter().map(Some).collect();
                 let hosts = if hosts.is_empty() {
@@ -270,6 +270,8 @@ impl FileReader<'_> {
         schema: &Value,
         key: &str,
     ) -> Option<T> {
+        let (name, _) = table.get_key_value(key)?;
+        self.place(key.to_owned(), name.span());
         let mut value = table.remove(key)?;
         self.deserialize(&mut value, schema, &["properties", key], key)
     }
@@ -328,7 +330,7 @@ impl FileReader<'_> {
             let at = format!("routes[{index}]");
             let pointer = ["properties", "routes", "items"];
             if let Some(raw) = self.deserialize(&mut value, schema, &pointer, &at) {
-                self.route(index, span, &raw);
+                self.route(span, &raw);
             }
         }
     }
