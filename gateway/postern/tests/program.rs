@@ -1,0 +1,322 @@
+//! The built program: start, live reload, signals, admin listener.
+//!
+//! Every step waits for what the program logs or answers, never for time to pass.
+#![cfg(test)]
+
+use std::fs;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longest wait for one step, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running gateway in a directory of its own.
+struct Program {
+    dir: PathBuf,
+    child: Child,
+    log: mpsc::Receiver<String>,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+const MAIN: &str = r#"
+[runtime]
+workers = 1
+[access-log]
+format = "off"
+[admin]
+bind = "127.0.0.1:0"
+[listeners.http]
+bind = "127.0.0.1:0"
+"#;
+
+fn answering(body: &str) -> String {
+    format!("{MAIN}[[routes]]\nrules = [{{ respond = {{ status = 200, body = \"{body}\" }} }}]\n")
+}
+
+impl Program {
+    fn start(text: &str, args: &[&str]) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("postern-program-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("postern.toml"), text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["run", "--config", "postern.toml", "--log-format", "json"])
+            .args(args)
+            .current_dir(&dir)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (send, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = send.send(line);
+            }
+        });
+        let anywhere = "0.0.0.0:0".parse().unwrap();
+        let mut program = Self {
+            dir,
+            child,
+            log,
+            http: anywhere,
+            admin: anywhere,
+        };
+        program.admin = program.addr("\"message\":\"admin listening\"");
+        program.http = program.addr("\"message\":\"listening\"");
+        program.logged("\"message\":\"ready\"");
+        program
+    }
+
+    /// Waits for a line of the log that holds this.
+    fn logged(&self, what: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(what) => return line,
+                Ok(line) => seen.push_str(&format!("{line}\n")),
+                Err(error) => panic!("{what} was not logged ({error}) but\n{seen}"),
+            }
+        }
+    }
+
+    fn addr(&self, what: &str) -> SocketAddr {
+        let line = self.logged(what);
+        let rest = line.split("\"addr\":\"").nth(1).unwrap();
+        rest.split('"').next().unwrap().parse().unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.join(name), text).unwrap();
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        // Ends when standard error is closed, which is when the process has ended.
+        while self.log.recv_timeout(PATIENCE).is_ok() {}
+        self.child.wait().unwrap().code()
+    }
+
+    fn explain(&self, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["explain", "--admin", &self.admin.to_string()])
+            .args(args)
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        format!("{err}{out}exit {}", output.status.code().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn get(addr: SocketAddr, path: &str) -> String {
+    let mut stream = connect(addr);
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+#[test]
+fn a_change_is_served_and_a_bad_one_is_not() {
+    let program = Program::start(&answering("one"), &[]);
+    assert!(get(program.http, "/").ends_with("one"));
+
+    program.write("postern.toml", &answering("two"));
+    program.logged("\"generation\":2");
+    assert!(get(program.http, "/").ends_with("two"));
+
+    program.write("postern.toml", "[[routes]]\nrules = 5\n");
+    let line = program.logged("configuration problem");
+    assert!(line.contains("postern.toml:2:9"), "{line}");
+    assert!(get(program.http, "/").ends_with("two"));
+    let metrics = get(program.admin, "/metrics");
+    assert!(
+        metrics.contains("postern_config_problems{severity=\"error\"} 1"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("postern_config_generation 2"), "{metrics}");
+
+    // Emptied, as by an editor that dies between truncating and writing.
+    program.write("postern.toml", "");
+    program.logged("the file is empty");
+    assert!(get(program.http, "/").ends_with("two"));
+
+    program.write("postern.toml", &answering("three"));
+    program.logged("problems are solved");
+    assert!(get(program.http, "/").ends_with("three"));
+    assert!(get(program.admin, "/ready").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_bad_drop_in_file_leaves_the_others_alone() {
+    let program = Program::start(&answering("main"), &[]);
+    fs::create_dir(program.dir.join("routes.d")).unwrap();
+    let route = |host: &str, body: &str| {
+        format!(
+            "[[routes]]\nhosts = [\"{host}\"]\nrules = [{{ respond = {{ status = 200, body = \"{body}\" }} }}]\n"
+        )
+    };
+    program.write("routes.d/a.toml", &route("localhost", "first"));
+    program.logged("\"generation\":2");
+    assert!(get(program.http, "/").ends_with("first"));
+    // Both in one look: renamed in one directory, one after the other within the quiet time.
+    program.write("routes.d/b.toml", "x");
+    program.write("routes.d/a.toml", &route("localhost", "second"));
+    program.logged("\"generation\":3");
+    assert!(get(program.http, "/").ends_with("second"));
+    let config = get(program.admin, "/config");
+    assert!(config.contains("routes.d/b.toml"), "{config}");
+}
+
+#[test]
+fn explain_answers_for_the_running_configuration() {
+    let program = Program::start(&answering("one"), &[]);
+    let got = program.explain(&["GET", "http://a.test/x", "-H", "accept: text/html"]);
+    assert!(got.contains("accept: text/html"), "{got}");
+    assert!(
+        got.contains("default rule 1 (every host)  postern.toml:11:10  yes"),
+        "{got}"
+    );
+    assert!(got.ends_with("exit 0"), "{got}");
+    let json = program.explain(&["GET", "http://a.test/x", "--format", "json"]);
+    assert!(json.contains("\"body-bytes\": 3"), "{json}");
+    let bad = program.explain(&["GET", "ftp://a.test/x"]);
+    assert!(
+        bad.contains("'ftp://a.test/x' is no URL") && bad.ends_with("exit 2"),
+        "{bad}"
+    );
+}
+
+#[test]
+fn a_running_request_is_finished_before_the_end() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = upstream.local_addr().unwrap();
+    let text = format!(
+        "{MAIN}[upstreams.a]\nendpoints = [\"{addr}\"]\n[[routes]]\nrules = [{{ upstream = \"a\" }}]\n"
+    );
+    let mut program = Program::start(&text, &["--accept-for", "0s"]);
+    let mut client = connect(program.http);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")
+        .unwrap();
+    let (mut held, _) = upstream.accept().unwrap();
+
+    program.signal("TERM");
+    program.logged("\"message\":\"ending\"");
+    assert!(get(program.admin, "/ready").starts_with("HTTP/1.1 503"));
+    held.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+        .unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("late"), "{response}");
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+#[test]
+fn what_does_not_finish_is_cut_at_the_deadline() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = upstream.local_addr().unwrap();
+    let text = format!(
+        "{MAIN}[upstreams.a]\nendpoints = [\"{addr}\"]\n[[routes]]\nrules = [{{ upstream = \"a\" }}]\n"
+    );
+    let mut program = Program::start(&text, &["--accept-for", "0s", "--drain", "200ms"]);
+    let mut client = connect(program.http);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")
+        .unwrap();
+    let _held = upstream.accept().unwrap();
+    program.signal("TERM");
+    assert_eq!(program.exit_code(), Some(1));
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let mut program = Program::start(&answering("one"), &["--accept-for", "1h", "--drain", "1h"]);
+    program.signal("TERM");
+    program.logged("\"message\":\"ending\"");
+    // Still accepting.
+    assert!(get(program.http, "/").ends_with("one"));
+    program.signal("INT");
+    assert_eq!(program.exit_code(), Some(1));
+}
+
+#[test]
+fn a_hangup_reads_everything_again_and_ends_nothing() {
+    let program = Program::start(&answering("one"), &[]);
+    program.signal("HUP");
+    program.logged("reload asked for");
+    assert!(get(program.http, "/").ends_with("one"));
+}
+
+#[test]
+fn every_problem_at_start_is_printed_and_fatal() {
+    let dir = std::env::temp_dir().join(format!("postern-start-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let cases = [
+        (
+            "[listeners.a]\nbind = 1\n[upstreams.b]\nendpoints = []\n".to_owned(),
+            "2 errors",
+        ),
+        (
+            format!("{MAIN}[listeners.a]\nbind = \"{addr}\"\n"),
+            "cannot listen on",
+        ),
+        (
+            format!("[admin]\nbind = \"{addr}\"\n"),
+            "postern.toml:2:8: error: cannot listen on",
+        ),
+        (String::new(), "the file is empty"),
+    ];
+    for (text, want) in cases {
+        fs::write(dir.join("postern.toml"), &text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .args(["run", "--config", "postern.toml"])
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(err.contains(want), "{want}:\n{err}");
+        assert_eq!(output.status.code(), Some(1), "{err}");
+    }
+    fs::remove_dir_all(&dir).unwrap();
+}
