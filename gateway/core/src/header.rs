@@ -190,6 +190,10 @@ impl TrustedProxies {
         Self(networks)
     }
 
+    pub fn networks(&self) -> &[IpNet] {
+        &self.0
+    }
+
     pub fn contains(&self, addr: IpAddr) -> bool {
         // A dual-stack listener shows an IPv4 peer as ::ffff:a.b.c.d.
         let addr = addr.to_canonical();
