@@ -10,7 +10,9 @@
 
 use std::fs;
 use std::io;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -120,7 +122,15 @@ fn make_certificate() -> io::Result<()> {
     let [ca, certificate, key] = files;
     fs::write(ca, authority.pem())?;
     fs::write(certificate, leaf.chain)?;
-    fs::write(key, leaf.key)?;
+    let mut options = fs::OpenOptions::new();
+    // For this user alone, from the first byte on.
+    let mut key = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(key)?;
+    key.write_all(leaf.key.as_bytes())?;
     println!("made a certificate authority and a certificate for {HOST} in dev/");
     Ok(())
 }
