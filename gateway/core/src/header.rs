@@ -137,6 +137,24 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(header::PROXY_AUTHENTICATE);
 }
 
+/// Whether a message says in one way alone how long it is: one length in digits, or `chunked` and
+/// no other coding, or nothing. Two readers could find different ends for any other.
+pub fn has_plain_framing(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let length = lengths.next();
+    let coding = codings.next();
+    let is_digits = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        !value.is_empty() && value.iter().all(u8::is_ascii_digit)
+    };
+    length.is_none_or(is_digits)
+        && coding.is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && !(length.is_some() && coding.is_some())
+        && lengths.next().is_none()
+        && codings.next().is_none()
+}
+
 /// Removes from trailers what may carry no authority there (RFC 9110, 6.5.1): framing, routing,
 /// authentication, cookies, identity.
 pub fn retain_trailers(trailers: &mut HeaderMap) {
@@ -170,6 +188,10 @@ pub struct TrustedProxies(Vec<IpNet>);
 impl TrustedProxies {
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
+    }
+
+    pub fn networks(&self) -> &[IpNet] {
+        &self.0
     }
 
     pub fn contains(&self, addr: IpAddr) -> bool {
@@ -382,5 +404,38 @@ mod tests {
             map.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
             ["grpc-status"]
         );
+    }
+
+    #[test]
+    fn a_length_is_stated_in_one_way_alone() {
+        let cases: [(&[(&str, &str)], bool); 10] = [
+            (&[], true),
+            (&[("content-length", "5")], true),
+            (&[("transfer-encoding", "Chunked")], true),
+            (&[("content-length", "5"), ("content-length", "5")], false),
+            (&[("content-length", "5, 5")], false),
+            (&[("content-length", "+5")], false),
+            (&[("content-length", "")], false),
+            (&[("transfer-encoding", "gzip, chunked")], false),
+            (
+                &[
+                    ("transfer-encoding", "chunked"),
+                    ("transfer-encoding", "chunked"),
+                ],
+                false,
+            ),
+            (
+                &[("content-length", "5"), ("transfer-encoding", "chunked")],
+                false,
+            ),
+        ];
+        for (fields, want) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                let name = HeaderName::from_static(name);
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            assert_eq!(has_plain_framing(&headers), want, "{fields:?}");
+        }
     }
 }

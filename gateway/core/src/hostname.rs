@@ -159,7 +159,7 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), HostnameError> {
         return Err(HostnameError::UserInfo);
     }
     let colon = match text.rfind(']') {
-        Some(end) => match text[end + 1..].as_bytes() {
+        Some(end) => match &text.as_bytes()[end + 1..] {
             [] => None,
             [b':', ..] => Some(end + 1),
             _ => return Err(HostnameError::Ipv6),

@@ -86,13 +86,12 @@ impl RequestPath {
         if text.contains('#') {
             return Err(PathError::Character);
         }
-        let target = PathAndQuery::try_from(text).map_err(|error| {
+        let target = PathAndQuery::try_from(text).map_err(|_| {
             if text.len() >= usize::from(u16::MAX) {
                 PathError::TooLong
             } else if text.bytes().any(|b| b < 0x20 || b == 0x7f) {
                 PathError::Control
             } else {
-                let _ = error;
                 PathError::Character
             }
         })?;
@@ -236,9 +235,8 @@ fn is_canonical(path: &str) -> bool {
 
 /// Whether the segment that begins here is `.`, `..`, or one of them with a `;` parameter.
 fn is_dot_segment(rest: &[u8]) -> bool {
-    let after = match rest {
-        [b'.', b'.', after @ ..] | [b'.', after @ ..] => after,
-        _ => return false,
+    let ([b'.', b'.', after @ ..] | [b'.', after @ ..]) = rest else {
+        return false;
     };
     matches!(after.first(), None | Some(b'/' | b';'))
 }

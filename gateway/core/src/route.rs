@@ -20,7 +20,9 @@ mod matcher;
 mod rewrite;
 mod specificity;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 pub use matcher::Mismatch;
@@ -69,7 +71,7 @@ struct HostRules {
 struct Rule {
     id: RuleId,
     specificity: Specificity,
-    matches: std::sync::Arc<MatchSpec>,
+    matches: Arc<MatchSpec>,
 }
 
 /// Positions in a host's rules by path, each list ascending: the most specific first.
@@ -94,7 +96,7 @@ impl RouteTable {
                 let rule = Rule {
                     id,
                     specificity: Specificity::of(&rule.matches),
-                    matches: std::sync::Arc::new(rule.matches.clone()),
+                    matches: Arc::new(rule.matches.clone()),
                 };
                 if route.hosts.is_empty() {
                     table.any.rules.push(rule);
@@ -143,7 +145,7 @@ impl RouteTable {
 impl HostRules {
     fn sort(&mut self) {
         // The sort is stable, so rules of equal rank stay in source order: the last tie-break.
-        self.rules.sort_by(|a, b| b.specificity.cmp(&a.specificity));
+        self.rules.sort_by_key(|rule| Reverse(rule.specificity));
         if self.rules.len() > LINEAR_RULES {
             self.index = Some(PathIndex::new(&self.rules));
         }

@@ -336,7 +336,6 @@ async fn serve_http1(
     let served = http1::Builder::new()
         .max_headers(limits.head_fields as usize)
         .max_header_size(limits.head_bytes as usize)
-        .pipeline_flush(true)
         .serve_connection(io, service)
         .with_upgrades();
     let mut served = pin!(served);
@@ -345,15 +344,17 @@ async fn serve_http1(
         loop {
             if watch.draining.get() && !is_closing {
                 is_closing = true;
+                watch.note_closing();
                 served.as_mut().graceful_shutdown();
             }
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
             watch.note_head();
-            match watch.poll_expired(cx, is_closing) {
-                Poll::Ready(Expired::Drain) => {}
-                Poll::Ready(Expired::Deadline) => return Poll::Ready(Ok(())),
+            match watch.timer.poll_due(cx) {
+                // Woken to close, which the next turn begins.
+                Poll::Ready(()) if watch.draining.get() && !is_closing => {}
+                Poll::Ready(()) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -384,30 +385,21 @@ async fn serve_http2(
         loop {
             if watch.draining.get() && !is_closing {
                 is_closing = true;
+                watch.note_closing();
                 served.as_mut().graceful_shutdown();
             }
             if let Poll::Ready(ended) = served.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            match watch.poll_expired(cx, is_closing) {
-                Poll::Ready(Expired::Drain) => {}
+            match watch.timer.poll_due(cx) {
                 // First GOAWAY, then one more idle time for the client to go; then it is closed.
-                Poll::Ready(Expired::Deadline) if !is_closing => {
-                    watch.draining.set(true);
-                    watch.timer.arm(watch.request_head);
-                }
-                Poll::Ready(Expired::Deadline) => return Poll::Ready(Ok(())),
+                Poll::Ready(()) if !is_closing => watch.draining.set(true),
+                Poll::Ready(()) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,
             }
         }
     })
     .await
-}
-
-/// Why the timer of a connection woke it.
-enum Expired {
-    Drain,
-    Deadline,
 }
 
 impl Watch {
@@ -419,17 +411,12 @@ impl Watch {
         }
     }
 
-    fn poll_expired(&self, cx: &Context<'_>, is_closing: bool) -> Poll<Expired> {
-        match self.timer.poll_due(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) if self.draining.get() && !is_closing => {
-                match self.phase.get() {
-                    Phase::Serving => self.timer.disarm(),
-                    Phase::Head | Phase::Idle => self.timer.arm(self.request_head),
-                }
-                Poll::Ready(Expired::Drain)
-            }
-            Poll::Ready(()) => Poll::Ready(Expired::Deadline),
+    /// The timer that woke the connection to close was no deadline: one begins now, or none while
+    /// a request is served.
+    fn note_closing(&self) {
+        match self.phase.get() {
+            Phase::Serving => self.timer.disarm(),
+            Phase::Head | Phase::Idle => self.timer.arm(self.request_head),
         }
     }
 }

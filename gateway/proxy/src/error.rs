@@ -56,6 +56,11 @@ pub(crate) enum ProxyError {
         endpoint: EndpointSpec,
         source: hyper::Error,
     },
+    #[error("{endpoint} of {upstream} sent a response whose length is in doubt")]
+    Framing {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+    },
     #[error("{endpoint} of {upstream} switched protocols unasked")]
     UnaskedUpgrade {
         upstream: UpstreamName,
@@ -96,9 +101,10 @@ impl ProxyError {
             Self::Plugin { status, .. } => *status,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Connect { .. } | Self::Exchange { .. } | Self::UnaskedUpgrade { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::Connect { .. }
+            | Self::Exchange { .. }
+            | Self::Framing { .. }
+            | Self::UnaskedUpgrade { .. } => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. } => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -118,7 +124,9 @@ impl ProxyError {
             Self::Connect { .. } => "upstream-connect",
             Self::ConnectTimeout { .. } => "upstream-connect-timeout",
             Self::FirstByteTimeout { .. } => "upstream-timeout",
-            Self::Exchange { .. } | Self::UnaskedUpgrade { .. } => "upstream-protocol",
+            Self::Exchange { .. } | Self::Framing { .. } | Self::UnaskedUpgrade { .. } => {
+                "upstream-protocol"
+            }
             Self::RequestBody => "request-body",
         }
     }
@@ -136,6 +144,7 @@ impl ProxyError {
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }
+            | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. } => Side::Upstream,
         }
     }
@@ -154,6 +163,7 @@ impl ProxyError {
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }
+            | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. } => false,
         }
     }

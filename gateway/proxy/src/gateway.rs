@@ -176,9 +176,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn run_worker(mut builder: runtime::Builder, setup: WorkerSetup) {
     let runtime = builder
         .enable_all()
-        // Looking for I/O less often than every 61 tasks, the default, costs a busy worker's
-        // clients nothing: it is only about when to look, never whether.
-        .event_interval(31)
         .build_local(runtime::LocalOptions::default());
     match runtime {
         Ok(runtime) => {

@@ -23,6 +23,7 @@ use hyper::upgrade::OnUpgrade;
 use postern_core::config::policy::HeadersSpec;
 use postern_core::config::route::ActionSpec;
 use postern_core::config::upstream::UpstreamProtocol;
+use postern_core::header::has_plain_framing;
 use postern_core::header::remove_hop_by_hop;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
@@ -306,6 +307,13 @@ impl Going<'_> {
         }
         let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
         timer.disarm();
+        if !has_plain_framing(response.headers()) {
+            // Dropping the sender closes the connection, whose next bytes mean nothing.
+            return Err(ProxyError::Framing {
+                upstream: lease.upstream().name.clone(),
+                endpoint: lease.endpoint().clone(),
+            });
+        }
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = upgrade else {

@@ -99,7 +99,7 @@ pub fn component_type(wat: &str, world: &str) -> Vec<u8> {
         .select_world(&[package], Some("guest"))
         .expect("the world is there");
     let mut module = wat::parse_str(wat).expect("the text is a module");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("the interface can be encoded");
     module
 }

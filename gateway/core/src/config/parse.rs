@@ -6,7 +6,7 @@
 
 mod item;
 mod rule;
-mod units;
+pub mod units;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -34,6 +34,9 @@ use super::shape::join;
 
 /// Largest configuration file in bytes. 10,000 routes take about a tenth of it.
 pub const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// Longest part of a value that a message quotes, in characters; the line is shown anyway.
+const MAX_QUOTED: usize = 80;
 
 /// A configuration, where its parts stand, and what is odd about it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -163,9 +166,9 @@ impl Reading {
     /// Two rules of one host that accept the same requests: the later never answers.
     fn check_twins(&mut self) {
         let mut seen: HashMap<String, String> = HashMap::new();
-        for route in &self.config.routes {
+        for (position, route) in self.config.routes.iter().enumerate() {
             for (index, rule) in route.rules.iter().enumerate() {
-                let at = format!("routes.{}.rules.{index}", route.name);
+                let at = format!("routes.{position}.rules.{index}");
                 let any_host = [None];
                 let hosts: Vec<_> = route.hosts.iter().map(Some).collect();
                 let hosts = if hosts.is_empty() {
@@ -267,6 +270,8 @@ impl FileReader<'_> {
         schema: &Value,
         key: &str,
     ) -> Option<T> {
+        let (name, _) = table.get_key_value(key)?;
+        self.place(key.to_owned(), name.span());
         let mut value = table.remove(key)?;
         self.deserialize(&mut value, schema, &["properties", key], key)
     }
@@ -325,7 +330,7 @@ impl FileReader<'_> {
             let at = format!("routes[{index}]");
             let pointer = ["properties", "routes", "items"];
             if let Some(raw) = self.deserialize(&mut value, schema, &pointer, &at) {
-                self.route(index, span, &raw);
+                self.route(span, &raw);
             }
         }
     }
@@ -379,7 +384,10 @@ impl FileReader<'_> {
         match parse(text) {
             Ok(value) => Some(value),
             Err(error) => {
-                self.error(text.span(), format!("'{}' is no {what}: {error}", **text));
+                let shown: String = text.chars().take(MAX_QUOTED).collect();
+                let rest = if shown.len() < text.len() { "..." } else { "" };
+                let message = format!("'{shown}{rest}' is no {what}: {error}");
+                self.error(text.span(), message);
                 None
             }
         }

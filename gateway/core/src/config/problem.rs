@@ -68,7 +68,7 @@ impl Problem {
         Self {
             severity: Severity::Error,
             origin,
-            message: message.into(),
+            message: one_line(message.into()),
             help: None,
         }
     }
@@ -128,6 +128,18 @@ impl fmt::Display for Problem {
         }
         Ok(())
     }
+}
+
+/// A message quotes what stands in files: it must not move a cursor or forge a line of a log.
+fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    let escaped = message.chars().map(|c| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    escaped.collect()
 }
 
 /// A configuration file as it was read.
@@ -229,6 +241,13 @@ mod tests {
         // A span past the end of the text, and one over several lines, stay inside.
         assert_eq!(lines.origin(100..200).line, 3);
         assert_eq!(lines.origin(0..17).len, 5);
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        let origin = Origin::file(Path::new("a.toml"));
+        let problem = Problem::error(origin, "'a\nb\u{1b}[2J' is no name");
+        assert_eq!(problem.message, "'a\\nb\\u{1b}[2J' is no name");
     }
 
     #[test]

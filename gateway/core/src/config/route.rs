@@ -134,3 +134,10 @@ pub struct RespondSpec {
     pub status: StatusCode,
     pub body: Bytes,
 }
+
+/// A regular expression as the operator wrote it: without the anchors that parsing puts around it.
+pub fn pattern(regex: &Regex) -> &str {
+    let text = regex.as_str();
+    let inner = text.strip_prefix("^(?:").and_then(|t| t.strip_suffix(")$"));
+    inner.unwrap_or(text)
+}

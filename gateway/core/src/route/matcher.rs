@@ -10,6 +10,7 @@ use crate::config::route::FieldMatch;
 use crate::config::route::MatchSpec;
 use crate::config::route::PathMatch;
 use crate::config::route::ValueMatch;
+use crate::config::route::pattern;
 use crate::path::has_prefix;
 use crate::request::RequestHead;
 
@@ -37,7 +38,7 @@ impl fmt::Display for ValueMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(value) => write!(f, "= {value:?}"),
-            Self::Regex(regex) => write!(f, "~ {}", regex.as_str()),
+            Self::Regex(regex) => write!(f, "~ {}", pattern(regex)),
             Self::Present => f.write_str("present"),
             Self::Absent => f.write_str("absent"),
         }

@@ -29,7 +29,8 @@ pub fn rewrite(
                 PathMatch::Prefix(old) => old.as_str(),
                 PathMatch::Exact(_) | PathMatch::Regex(_) => "",
             };
-            let rest = path.path().strip_prefix(old).unwrap_or(path.path());
+            let path = path.path();
+            let rest = path.strip_prefix(old).unwrap_or(path);
             let mut text = String::with_capacity(new.len() + rest.len() + 1);
             text.push_str(new);
             text.push_str(rest);

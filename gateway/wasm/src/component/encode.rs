@@ -14,6 +14,6 @@ pub fn encode_component(core_module: &[u8]) -> Result<Vec<u8>, PluginError> {
     ComponentEncoder::default()
         .validate(true)
         .module(core_module)
-        .and_then(|encoder| encoder.encode())
+        .and_then(|mut encoder| encoder.encode())
         .map_err(|e| PluginError::Encode(Cause::new(wasmtime::Error::msg(format!("{e:#}")))))
 }

@@ -103,7 +103,7 @@ impl FileReader<'_> {
     pub(super) fn admin(&mut self, raw: &RawAdmin) {
         let Some(bind) = &raw.bind else { return };
         self.place("admin.bind".to_owned(), bind.span());
-        let Some(addr) = self.text(bind, "address with port", str::parse::<SocketAddr>) else {
+        let Some(addr) = self.text(bind, "address with port", parse_addr) else {
             return;
         };
         if !addr.ip().is_loopback() {
@@ -133,7 +133,7 @@ impl FileReader<'_> {
     pub(super) fn listener(&mut self, name: &str, raw: &RawListener) {
         let at = format!("listeners.{name}");
         self.place(format!("{at}.bind"), raw.bind.span());
-        let bind = self.text(&raw.bind, "address with port", str::parse::<SocketAddr>);
+        let bind = self.text(&raw.bind, "address with port", parse_addr);
         let tls = raw.tls.as_ref().map(|tls| self.tls(tls));
         let networks = raw.trusted_proxies.iter().flatten();
         let networks = networks
@@ -447,6 +447,11 @@ impl FileReader<'_> {
             *into = u32::try_from(self.number(number, what, 1..=most)).unwrap_or(u32::MAX);
         }
     }
+}
+
+fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "write an IP address and a port, as in 127.0.0.1:8080 or [::]:8080")
 }
 
 fn parse_network(text: &str) -> Result<IpNet, &'static str> {

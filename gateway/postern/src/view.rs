@@ -1,0 +1,407 @@
+//! A [`Config`] as it can be shown: the file format, with every default filled in.
+//!
+//! One view serves `check --print` and the admin listener. The latter hides what may be a secret:
+//! values of header edits and of plugin configuration. Keys and certificates appear as file names
+//! in both, since a configuration holds nothing else of them.
+//!
+//! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
+//! from the same directory.
+
+pub mod toml;
+
+use std::path::Path;
+use std::time::Duration;
+
+use postern_core::config::AccessLogFormat;
+use postern_core::config::Config;
+use postern_core::config::ListenerSpec;
+use postern_core::config::PluginSpec;
+use postern_core::config::PolicySpec;
+use postern_core::config::Problem;
+use postern_core::config::RouteSpec;
+use postern_core::config::UpstreamSpec;
+use postern_core::config::listener::TlsVersion;
+use postern_core::config::plugin::OnError;
+use postern_core::config::plugin::PluginSource;
+use postern_core::config::policy::HeaderEdits;
+use postern_core::config::route::ActionSpec;
+use postern_core::config::route::FieldMatch;
+use postern_core::config::route::PathMatch;
+use postern_core::config::route::RedirectSpec;
+use postern_core::config::route::RewriteSpec;
+use postern_core::config::route::RuleSpec;
+use postern_core::config::route::ValueMatch;
+use postern_core::config::route::pattern;
+use postern_core::config::upstream::Balance;
+use postern_core::config::upstream::UpstreamProtocol;
+use postern_core::path::EncodedSlash;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+/// What stands in the place of a value that is not shown.
+const HIDDEN: &str = "(hidden)";
+
+/// Whether values that may be secrets are shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Secrets {
+    Shown,
+    Hidden,
+}
+
+pub fn config(config: &Config, secrets: Secrets) -> Value {
+    let view = View { secrets };
+    let mut plugins = Map::new();
+    let mut policies = Map::new();
+    for (name, policy) in &config.policies {
+        match policy {
+            PolicySpec::Plugin(spec) => plugins.insert(name.to_string(), view.plugin(spec)),
+            PolicySpec::Headers(spec) => {
+                let value = object([
+                    ("request-headers", view.edits(&spec.request)),
+                    ("response-headers", view.edits(&spec.response)),
+                ]);
+                policies.insert(name.to_string(), value)
+            }
+        };
+    }
+    object([
+        ("runtime", runtime(config)),
+        ("access-log", access_log(config)),
+        ("admin", json!({ "bind": config.admin.bind.to_string() })),
+        ("listeners", named(&config.listeners, listener)),
+        (
+            "certificates",
+            named(
+                &config.certificates,
+                |spec| json!({ "cert-file": path(&spec.cert_file), "key-file": path(&spec.key_file) }),
+            ),
+        ),
+        ("upstreams", named(&config.upstreams, upstream)),
+        ("plugins", Value::Object(plugins)),
+        ("policies", Value::Object(policies)),
+        (
+            "routes",
+            config.routes.iter().map(|spec| view.route(spec)).collect(),
+        ),
+    ])
+}
+
+/// A problem for programs.
+pub fn problem(problem: &Problem) -> Value {
+    json!({
+        "severity": if problem.is_error() { "error" } else { "warning" },
+        "file": path(&problem.origin.file),
+        "line": problem.origin.line,
+        "column": problem.origin.column,
+        "message": problem.message,
+        "help": problem.help,
+    })
+}
+
+struct View {
+    secrets: Secrets,
+}
+
+impl View {
+    fn secret(&self, value: Value) -> Value {
+        match self.secrets {
+            Secrets::Shown => value,
+            Secrets::Hidden => json!(HIDDEN),
+        }
+    }
+
+    fn plugin(&self, spec: &PluginSpec) -> Value {
+        let PluginSource::File(file) = &spec.source;
+        let limits = &spec.limits;
+        // `PluginSpec::config` is JSON that the parser wrote.
+        let given: Map<String, Value> = serde_json::from_str(&spec.config).unwrap_or_default();
+        let given = given
+            .into_iter()
+            .map(|(key, value)| (key, self.secret(value)));
+        json!({
+            "source": path(file),
+            "on-error": match spec.on_error {
+                OnError::Deny => json!("deny"),
+                OnError::Allow => json!("allow"),
+                OnError::Status(status) => json!(status.as_u16()),
+            },
+            "limits": {
+                "cpu": duration(limits.cpu),
+                "time": duration(limits.time),
+                "memory": size(limits.memory),
+                "instances": limits.instances,
+                "log-lines": limits.log_lines,
+            },
+            "config": given.collect::<Map<_, _>>(),
+        })
+    }
+
+    /// `null` for none.
+    fn edits(&self, edits: &HeaderEdits) -> Value {
+        if edits.is_empty() {
+            return Value::Null;
+        }
+        let pairs = |pairs: &[(http::HeaderName, http::HeaderValue)]| -> Value {
+            let pairs = pairs.iter().map(|(name, value)| {
+                let value = json!(String::from_utf8_lossy(value.as_bytes()));
+                (name.to_string(), self.secret(value))
+            });
+            Value::Object(pairs.collect())
+        };
+        let remove: Vec<&str> = edits.remove.iter().map(http::HeaderName::as_str).collect();
+        json!({ "remove": remove, "set": pairs(&edits.set), "add": pairs(&edits.add) })
+    }
+
+    fn route(&self, spec: &RouteSpec) -> Value {
+        let hosts: Vec<String> = spec.hosts.iter().map(ToString::to_string).collect();
+        let rules: Vec<Value> = spec.rules.iter().map(|rule| self.rule(rule)).collect();
+        json!({ "name": spec.name.as_str(), "hosts": hosts, "rules": rules })
+    }
+
+    fn rule(&self, spec: &RuleSpec) -> Value {
+        let matches = &spec.matches;
+        let methods: Vec<&str> = matches.methods.iter().map(http::Method::as_str).collect();
+        let headers = matches.headers.iter();
+        let headers: Vec<Value> = headers.map(|f| field(f.name.as_str(), f)).collect();
+        let query = matches.query.iter();
+        let query: Vec<Value> = query.map(|f| field(&f.name, f)).collect();
+        let policies: Vec<&str> = spec.policies.iter().map(|name| name.as_str()).collect();
+        let mut pairs = vec![
+            (
+                "path",
+                match &matches.path {
+                    PathMatch::Exact(text) => json!({ "exact": text }),
+                    PathMatch::Prefix(text) if text.is_empty() => json!({ "prefix": "/" }),
+                    PathMatch::Prefix(text) => json!({ "prefix": text }),
+                    PathMatch::Regex(regex) => json!({ "regex": pattern(regex) }),
+                },
+            ),
+            ("methods", json!(methods)),
+            ("headers", json!(headers)),
+            ("query", json!(query)),
+            ("policies", json!(policies)),
+            ("request-headers", self.edits(&spec.headers.request)),
+            ("response-headers", self.edits(&spec.headers.response)),
+            (
+                "rewrite",
+                spec.rewrite.as_ref().map_or(Value::Null, rewrite),
+            ),
+            (
+                "timeouts",
+                spec.first_byte
+                    .map_or(Value::Null, |time| json!({ "first-byte": duration(time) })),
+            ),
+        ];
+        pairs.push(match &spec.action {
+            ActionSpec::Forward(backends) => match backends.as_slice() {
+                [only] if only.weight == 1 => ("upstream", json!(only.upstream.as_str())),
+                several => (
+                    "upstreams",
+                    several
+                        .iter()
+                        .map(|b| json!({ "name": b.upstream.as_str(), "weight": b.weight }))
+                        .collect(),
+                ),
+            },
+            ActionSpec::Redirect(spec) => ("redirect", redirect(spec)),
+            ActionSpec::Respond(spec) => (
+                "respond",
+                json!({
+                    "status": spec.status.as_u16(),
+                    "body": String::from_utf8_lossy(&spec.body),
+                }),
+            ),
+        });
+        object(pairs)
+    }
+}
+
+fn runtime(config: &Config) -> Value {
+    let spec = &config.runtime;
+    object([
+        ("workers", json!(spec.workers.map(|count| count.get()))),
+        ("cache-dir", json!(spec.cache_dir.as_deref().map(path))),
+    ])
+}
+
+fn access_log(config: &Config) -> Value {
+    let spec = &config.access_log;
+    let format = match spec.format {
+        AccessLogFormat::Json => "json",
+        AccessLogFormat::Text => "text",
+        AccessLogFormat::Off => "off",
+    };
+    object([
+        ("format", json!(format)),
+        ("path", json!(spec.path.as_deref().map(path))),
+    ])
+}
+
+fn listener(spec: &ListenerSpec) -> Value {
+    let tls = spec.tls.as_ref().map(|tls| {
+        let certificates = tls.certificates.iter();
+        let certificates: Vec<&str> = certificates.map(|name| name.as_str()).collect();
+        let default = tls.default_certificate.as_ref();
+        object([
+            (
+                "min-version",
+                json!(match tls.min_version {
+                    TlsVersion::Tls12 => "1.2",
+                    TlsVersion::Tls13 => "1.3",
+                }),
+            ),
+            ("certificates", json!(certificates)),
+            (
+                "default-certificate",
+                json!(default.map(|name| name.as_str())),
+            ),
+        ])
+    });
+    let networks = spec.trusted_proxies.networks().iter();
+    let networks: Vec<String> = networks.map(ToString::to_string).collect();
+    object([
+        ("bind", json!(spec.bind.to_string())),
+        ("tls", json!(tls)),
+        ("trusted-proxies", json!(networks)),
+        (
+            "encoded-slash",
+            json!(match spec.encoded_slash {
+                EncodedSlash::Reject => "reject",
+                EncodedSlash::Keep => "keep",
+            }),
+        ),
+        (
+            "timeouts",
+            json!({
+                "handshake": duration(spec.timeouts.handshake),
+                "request-head": duration(spec.timeouts.request_head),
+                "keep-alive": duration(spec.timeouts.keep_alive),
+                "body-idle": duration(spec.timeouts.body_idle),
+            }),
+        ),
+        (
+            "limits",
+            json!({
+                "connections": spec.limits.connections,
+                "head": size(u64::from(spec.limits.head_bytes)),
+                "head-fields": spec.limits.head_fields,
+                "streams": spec.limits.streams,
+            }),
+        ),
+    ])
+}
+
+fn upstream(spec: &UpstreamSpec) -> Value {
+    let endpoints: Vec<String> = spec.endpoints.iter().map(ToString::to_string).collect();
+    let tls = spec.tls.as_ref().map(|tls| {
+        object([
+            ("server-name", json!(tls.server_name)),
+            ("ca-file", json!(tls.ca_file.as_deref().map(path))),
+        ])
+    });
+    object([
+        ("endpoints", json!(endpoints)),
+        (
+            "balance",
+            json!(match spec.balance {
+                Balance::RoundRobin => "round-robin",
+                Balance::LeastRequests => "least-requests",
+            }),
+        ),
+        (
+            "protocol",
+            json!(match spec.protocol {
+                UpstreamProtocol::Http1 => "http1",
+                UpstreamProtocol::Http2 => "http2",
+            }),
+        ),
+        ("tls", json!(tls)),
+        (
+            "timeouts",
+            json!({
+                "connect": duration(spec.timeouts.connect),
+                "first-byte": duration(spec.timeouts.first_byte),
+                "body-idle": duration(spec.timeouts.body_idle),
+                "keep-alive": duration(spec.timeouts.keep_alive),
+            }),
+        ),
+        ("idle-connections", json!(spec.idle_connections)),
+    ])
+}
+
+fn field<N>(name: &str, field: &FieldMatch<N>) -> Value {
+    match &field.value {
+        ValueMatch::Exact(text) => json!({ "name": name, "exact": text }),
+        ValueMatch::Regex(regex) => json!({ "name": name, "regex": pattern(regex) }),
+        ValueMatch::Present => json!({ "name": name, "present": true }),
+        ValueMatch::Absent => json!({ "name": name, "present": false }),
+    }
+}
+
+fn rewrite(spec: &RewriteSpec) -> Value {
+    match spec {
+        RewriteSpec::Prefix(text) => json!({ "prefix": text }),
+        RewriteSpec::Path(text) => json!({ "path": text }),
+    }
+}
+
+fn redirect(spec: &RedirectSpec) -> Value {
+    let mut pairs = vec![
+        ("status", json!(spec.status.as_u16())),
+        ("scheme", json!(spec.scheme)),
+        ("host", json!(spec.host)),
+        ("port", json!(spec.port)),
+    ];
+    pairs.extend(spec.path.as_ref().map(|path| match path {
+        RewriteSpec::Prefix(text) => ("prefix", json!(text)),
+        RewriteSpec::Path(text) => ("path", json!(text)),
+    }));
+    object(pairs)
+}
+
+/// A table without the keys that are not set.
+fn object<'k>(pairs: impl IntoIterator<Item = (&'k str, Value)>) -> Value {
+    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(pairs.map(|(key, value)| (key.to_owned(), value)).collect())
+}
+
+fn named<N: ToString, S>(
+    items: &std::collections::BTreeMap<N, S>,
+    view: impl Fn(&S) -> Value,
+) -> Value {
+    let items = items.iter();
+    Value::Object(
+        items
+            .map(|(name, spec)| (name.to_string(), view(spec)))
+            .collect(),
+    )
+}
+
+fn path(path: &Path) -> Value {
+    json!(path.to_string_lossy())
+}
+
+/// Durations come from whole milliseconds.
+fn duration(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    if milliseconds.is_multiple_of(1000) {
+        format!("{}s", milliseconds / 1000)
+    } else {
+        format!("{milliseconds}ms")
+    }
+}
+
+fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fitting = units
+        .into_iter()
+        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
+    match fitting {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

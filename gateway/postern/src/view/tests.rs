@@ -1,0 +1,109 @@
+//! What is printed is read back as the same configuration, and hides what it should.
+
+use postern_core::config::parse::parse;
+use postern_core::config::problem::ConfigText;
+
+use super::*;
+
+const EVERY_KEY: &str = r#"
+[runtime]
+workers = 3
+cache-dir = "/var/cache/postern"
+[access-log]
+format = "text"
+path = "/var/log/postern.log"
+[admin]
+bind = "127.0.0.1:9999"
+[listeners.http]
+bind = "0.0.0.0:8080"
+trusted-proxies = ["10.0.0.0/8", "::1"]
+encoded-slash = "keep"
+timeouts = { handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s" }
+limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9 }
+[listeners.https]
+bind = "[::]:8443"
+tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop" }
+[certificates.shop]
+cert-file = "/c.pem"
+key-file = "/k.pem"
+[upstreams."ns/app:80"]
+endpoints = ["[::1]:9001", "app.internal:80"]
+balance = "least-requests"
+protocol = "http2"
+tls = { server-name = "app.test", ca-file = "/ca.pem" }
+timeouts = { connect = "1s", first-byte = "2s", body-idle = "3s", keep-alive = "4s" }
+idle-connections = 11
+[upstreams.b]
+endpoints = ["127.0.0.1:1"]
+[plugins.auth]
+source = "/auth.wasm"
+on-error = 429
+limits = { cpu = "1ms", time = "2s", memory = "1GiB", instances = 3, log-lines = 4 }
+config = { token = "canary", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
+[policies.edit]
+request-headers = { remove = ["x-a"], set = { x-b = "canary" }, add = { x-c = "2" } }
+response-headers = { set = { server = "x" } }
+[[routes]]
+hosts = ["a.test", "*.a.test"]
+rules = [
+  { path.prefix = "/api", methods = ["GET"], upstream = "b", policies = ["auth", "edit"], rewrite.prefix = "" },
+  { path.exact = "/e", headers = [{ name = "x", exact = "1" }, { name = "y", regex = "a|b" }], upstreams = [{ name = "b", weight = 3 }, { name = "ns/app:80" }] },
+  { path.regex = "/r|s", query = [{ name = "q", present = true }, { name = "z", present = false }], redirect = { status = 301, scheme = "https", host = "b.test", port = 8443, path = "/x" } },
+  { respond = { status = 404, body = "no\n" }, timeouts.first-byte = "7s" },
+  { path.prefix = "/w", redirect.prefix = "/v", request-headers.set = { x-d = "canary" } },
+]
+[[routes]]
+rules = [{ upstream = "b", rewrite.path = "/y" }]
+"#;
+
+fn read(text: &str) -> Config {
+    let file = ConfigText {
+        path: "a.toml".into(),
+        text: text.to_owned(),
+    };
+    parse(&[file]).unwrap().config
+}
+
+#[test]
+fn what_is_printed_is_read_back_as_the_same() {
+    for text in [
+        EVERY_KEY,
+        "[upstreams.b]\nendpoints = ['127.0.0.1:1']",
+        "[listeners.a]\nbind = '[::]:0'",
+    ] {
+        let first = read(text);
+        let printed = toml::render(&config(&first, Secrets::Shown));
+        assert_eq!(read(&printed), first, "{printed}");
+        // Defaults are filled in, so that printing again changes nothing.
+        assert_eq!(
+            toml::render(&config(&read(&printed), Secrets::Shown)),
+            printed
+        );
+    }
+}
+
+#[test]
+fn what_may_be_a_secret_is_hidden_from_the_network() {
+    let first = read(EVERY_KEY);
+    let shown = config(&first, Secrets::Shown).to_string();
+    assert_eq!(shown.matches("canary").count(), 3, "{shown}");
+    let hidden = config(&first, Secrets::Hidden).to_string();
+    assert_eq!(hidden.matches("canary").count(), 0, "{hidden}");
+    assert!(hidden.contains("/k.pem"), "{hidden}");
+}
+
+#[test]
+fn sizes_and_durations_keep_their_unit() {
+    let sizes = [
+        (0, "0B"),
+        (1, "1B"),
+        (1024, "1KiB"),
+        (1 << 30, "1GiB"),
+        (1536, "1536B"),
+    ];
+    for (bytes, want) in sizes {
+        assert_eq!(size(bytes), want);
+    }
+    assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
+    assert_eq!(duration(Duration::from_secs(90)), "90s");
+}

@@ -1,0 +1,18 @@
+//! Every integration test, in one binary so that the gateway is linked once.
+#![cfg(test)]
+
+mod access_log;
+mod balancing;
+mod documents;
+mod drain;
+mod foreign;
+mod forwarding;
+mod framing;
+mod grpc;
+mod plugins;
+mod reload;
+mod routing;
+mod support;
+mod timeouts;
+mod tls;
+mod upgrades;
