@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use postern_core::config::plugin::PluginLimits;
 use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
 
 use crate::component::Phase;
@@ -42,7 +43,8 @@ pub(crate) struct HostState {
 
 /// A message as it was before the first edit of a call.
 enum Undo {
-    Request(Box<RequestHead>),
+    /// With the upstream that was chosen.
+    Request(Box<RequestHead>, Option<UpstreamName>),
     Response(Box<ResponseHead>),
 }
 
@@ -77,7 +79,10 @@ impl HostState {
     pub(crate) fn leave(&mut self, exchange: &mut Exchange, is_failed: bool) {
         if is_failed {
             match self.undo.take() {
-                Some(Undo::Request(request)) => self.exchange.request = *request,
+                Some(Undo::Request(request, upstream)) => {
+                    self.exchange.request = *request;
+                    self.exchange.upstream = upstream;
+                }
                 Some(Undo::Response(response)) => self.exchange.response = Some(*response),
                 None => {}
             }
@@ -103,7 +108,9 @@ impl HostState {
 
     fn keep_request(&mut self) {
         if self.exchange.undo && self.undo.is_none() {
-            self.undo = Some(Undo::Request(Box::new(self.exchange.request.clone())));
+            let request = Box::new(self.exchange.request.clone());
+            let upstream = self.exchange.upstream.clone();
+            self.undo = Some(Undo::Request(request, upstream));
         }
     }
 
