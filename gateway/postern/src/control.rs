@@ -13,6 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -32,6 +33,12 @@ use crate::source::FileSource;
 use crate::source::Good;
 use crate::source::Settling;
 use crate::source::key_warnings;
+
+/// How often in a row a look is put off because files were changing under it. In a storm of
+/// changes every look finds that, and something has to be published all the same.
+const MAX_PUT_OFF: u32 = 2;
+/// How long an event may take from the file system to us.
+const HEARSAY: Duration = Duration::from_millis(20);
 
 /// What the control loop knows, for the admin listener.
 #[derive(Clone, Debug)]
@@ -158,18 +165,24 @@ impl Control {
     }
 
     pub async fn run(mut self) {
+        let mut put_off = 0;
         loop {
             self.start.source.changed().await;
-            if let Some(look) = self.look().await {
-                self.apply(look);
+            match self.look(put_off < MAX_PUT_OFF).await {
+                Some(look) => {
+                    put_off = 0;
+                    self.apply(look);
+                }
+                None => put_off += 1,
             }
         }
     }
 
-    /// `None` if the files are being changed at this moment: there will be another look.
-    async fn look(&mut self) -> Option<Look> {
+    /// `None` if the files are being changed at this moment, so that there will be another look:
+    /// what is seen now may be half a change. Not if that was so too often already.
+    async fn look(&mut self, may_put_off: bool) -> Option<Look> {
         let reading = block_in_place(|| self.start.source.read());
-        if self.start.source.is_being_written() {
+        if may_put_off && (reading.is_torn || self.start.source.is_being_written()) {
             return None;
         }
         let good = self.start.good.clone();
@@ -179,12 +192,13 @@ impl Control {
         // Each round takes back at least one file, so this ends.
         while let Some(loaded) = load(&mut settling) {
             let loaded = Arc::new(loaded);
-            let materials = block_in_place(|| {
+            let (materials, is_whole) = block_in_place(|| {
                 let source = &mut self.start.source;
                 source.cover_materials(Materials::paths(&loaded.config));
-                Materials::read(&loaded.config)
+                let materials = Materials::read(&loaded.config);
+                (materials, source.are_materials_whole())
             });
-            if self.start.source.is_being_written() {
+            if may_put_off && (!is_whole || self.start.source.is_being_written()) {
                 return None;
             }
             let current = &self.start;
@@ -201,9 +215,6 @@ impl Control {
                     next = Some((loaded, materials, snapshot));
                     break;
                 }
-                // Half of a change to several files, a certificate without its key: the other half
-                // is an event that has come already.
-                Err(_) if self.start.source.has_changed() => return None,
                 Err(problems) => {
                     if !settling.take_back(problems) {
                         break;
@@ -212,6 +223,14 @@ impl Control {
             }
         }
         let (good, mut problems) = settling.finish();
+        if may_put_off && problems.iter().any(Problem::is_error) {
+            // A file that was just emptied to be written anew, a certificate without its new key:
+            // that there is more to come is known as soon as the watch has heard of it.
+            tokio::time::sleep(HEARSAY).await;
+            if self.start.source.has_changed() {
+                return None;
+            }
+        }
         problems.extend(warnings);
         Some(Look {
             problems,

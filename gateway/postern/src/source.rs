@@ -87,6 +87,12 @@ impl FileSource {
         self.watch.is_being_written()
     }
 
+    /// Whether the files that the configuration refers to are still as they were before they were
+    /// read. Blocks.
+    pub fn are_materials_whole(&self) -> bool {
+        self.watch.is_as_seen(&self.materials)
+    }
+
     /// Whether something has happened since the last look.
     pub fn has_changed(&self) -> bool {
         self.watch.has_changed()

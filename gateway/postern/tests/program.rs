@@ -321,6 +321,54 @@ fn explain_answers_for_the_running_configuration() {
 }
 
 #[test]
+fn a_running_request_is_finished_before_the_end() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = upstream.local_addr().unwrap();
+    let text = format!(
+        "{MAIN}[upstreams.a]\nendpoints = [\"{addr}\"]\n[[routes]]\nrules = [{{ upstream = \"a\" }}]\n"
+    );
+    let mut program = Program::start(
+        |dir| fs::write(dir.join("postern.toml"), &text).unwrap(),
+        &["--accept-for", "0s"],
+    );
+    let mut client = connect(program.http);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")
+        .unwrap();
+    let (mut held, _) = upstream.accept().unwrap();
+
+    program.signal("TERM");
+    program.logged("\"message\":\"ending\"");
+    assert!(get(program.admin, "/ready").starts_with("HTTP/1.1 503"));
+    held.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate")
+        .unwrap();
+    let mut response = String::new();
+    client.read_to_string(&mut response).unwrap();
+    assert!(response.ends_with("late"), "{response}");
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+#[test]
+fn what_does_not_finish_is_cut_at_the_deadline() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = upstream.local_addr().unwrap();
+    let text = format!(
+        "{MAIN}[upstreams.a]\nendpoints = [\"{addr}\"]\n[[routes]]\nrules = [{{ upstream = \"a\" }}]\n"
+    );
+    let mut program = Program::start(
+        |dir| fs::write(dir.join("postern.toml"), &text).unwrap(),
+        &["--accept-for", "0s", "--drain", "200ms"],
+    );
+    let mut client = connect(program.http);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")
+        .unwrap();
+    let _held = upstream.accept().unwrap();
+    program.signal("TERM");
+    assert_eq!(program.exit_code(), Some(1));
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let mut program = Program::start(one, &["--accept-for", "1h", "--drain", "1h"]);
     program.signal("TERM");

@@ -42,8 +42,8 @@ pub(super) struct Args {
     /// The configuration to ask
     #[arg(long, value_name = "FILE", default_value = super::DEFAULT_CONFIG, conflicts_with = "admin")]
     config: PathBuf,
-    /// Ask a running gateway instead, at its admin address
-    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "127.0.0.1:9180")]
+    /// Ask a running gateway instead, at its admin address, as in 127.0.0.1:9180
+    #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]

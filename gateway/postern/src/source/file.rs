@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -25,6 +26,49 @@ const MAX_FILES: usize = 4096;
 /// Bytes of all files together.
 const MAX_TOTAL_BYTES: usize = 64 << 20;
 
+/// How often a file is read that changes while it is read.
+const TRIES: usize = 3;
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// What tells two states of a file apart without reading it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Stamp {
+    identity: Identity,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|found| Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self {
+            identity: Identity {
+                device: found.dev(),
+                inode: found.ino(),
+            },
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
 /// Every file of a configuration as it is now.
 #[derive(Debug)]
 pub struct Reading {
@@ -34,6 +78,8 @@ pub struct Reading {
     pub has_folder: bool,
     /// What is wrong with the folder itself.
     pub problems: Vec<Problem>,
+    /// A file changed each time it was read: what was read may be parts of two states.
+    pub is_torn: bool,
 }
 
 #[derive(Debug)]
@@ -59,10 +105,12 @@ pub fn read(main: &Path) -> Reading {
         problems.push(Problem::error(Origin::file(&folder), message));
     }
     let mut left = MAX_TOTAL_BYTES;
+    let mut is_torn = false;
     let paths = std::iter::once(main.to_owned()).chain(names.into_iter().take(MAX_FILES));
     let files = paths
         .map(|path| {
-            let text = read_text(&path, left);
+            let (text, is_whole) = read_whole(&path, left);
+            is_torn |= !is_whole;
             left -= text.as_ref().map_or(0, |text| text.text.len()).min(left);
             FileReading { path, text }
         })
@@ -71,11 +119,12 @@ pub fn read(main: &Path) -> Reading {
         files,
         has_folder,
         problems,
+        is_torn,
     }
 }
 
 pub fn folder_of(main: &Path) -> PathBuf {
-    main.parent().unwrap_or(Path::new("")).join(DROP_IN_FOLDER)
+    main.with_file_name(DROP_IN_FOLDER)
 }
 
 /// Whether a file of this name belongs to the configuration. Hidden files do not, which covers
@@ -101,6 +150,21 @@ fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Reads until the file is the same before and after.
+fn read_whole(path: &Path, left: usize) -> (Result<ConfigText, Problem>, bool) {
+    let mut before = Stamp::of(path);
+    let mut tries = TRIES;
+    loop {
+        let text = read_text(path, left);
+        let after = Stamp::of(path);
+        tries -= 1;
+        if before == after || tries == 0 {
+            return (text, before == after);
+        }
+        before = after;
+    }
 }
 
 fn read_text(path: &Path, left: usize) -> Result<ConfigText, Problem> {

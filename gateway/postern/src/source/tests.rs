@@ -59,7 +59,8 @@ fn a_bad_file_costs_itself_alone() {
 
 #[test]
 fn nothing_that_vanishes_or_is_emptied_drops_its_routes() {
-    let damages: [(&str, fn(&Case)); 6] = [
+    type Damage = fn(&Case);
+    let damages: [(&str, Damage); 6] = [
         ("the file is empty", |case| {
             case.dir.write("postern.toml", "");
         }),

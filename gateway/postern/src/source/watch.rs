@@ -19,7 +19,6 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
@@ -40,6 +39,8 @@ use notify::event::ModifyKind;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::file::Identity;
+use super::file::Stamp;
 use super::file::is_drop_in;
 
 /// A change is looked at once nothing has happened for this long...
@@ -96,21 +97,6 @@ struct State {
     /// The first and the last change since the files were read.
     changed: Option<(Instant, Instant)>,
     is_poked: bool,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-/// What tells two states of a file apart without reading it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    identity: Identity,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl Watch {
@@ -171,6 +157,12 @@ impl Watch {
 
     pub fn is_being_written(&self) -> bool {
         !self.shared.lock().writing.is_empty()
+    }
+
+    /// Whether these files are as they were when the watch began to cover them. Blocks.
+    pub fn is_as_seen(&self, paths: &BTreeSet<PathBuf>) -> bool {
+        let is_as_seen = |path: &PathBuf| self.seen.get(path) == Some(&Stamp::of(path));
+        paths.iter().all(is_as_seen)
     }
 
     pub fn has_changed(&self) -> bool {
@@ -463,30 +455,6 @@ fn names_of(path: &Path) -> impl Iterator<Item = OsString> {
         Component::Prefix(_) | Component::RootDir | Component::CurDir => None,
     });
     parts.collect::<Vec<_>>().into_iter()
-}
-
-impl Identity {
-    fn of(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|found| Self {
-            device: found.dev(),
-            inode: found.ino(),
-        })
-    }
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
-        Some(Self {
-            identity: Identity {
-                device: found.dev(),
-                inode: found.ino(),
-            },
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ fn what_is_printed_is_read_back_as_the_same() {
     for text in [
         EVERY_KEY,
         "[upstreams.b]\nendpoints = ['127.0.0.1:1']",
+        "[policies.nothing]\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
         "[listeners.a]\nbind = '[::]:0'",
     ] {
         let first = read(text);

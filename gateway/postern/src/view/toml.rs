@@ -25,10 +25,9 @@ pub fn render(config: &Value) -> String {
     let mut text = String::new();
     for section in SECTIONS {
         match &config[section] {
+            Value::Object(table) if SETTINGS.contains(&section) && table.is_empty() => {}
             Value::Object(table) if SETTINGS.contains(&section) => {
-                if !table.is_empty() {
-                    write_table(&mut text, &format!("[{section}]"), table);
-                }
+                write_table(&mut text, &format!("[{section}]"), table);
             }
             Value::Object(items) => {
                 for (name, item) in items {
