@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: run build release guests setup-guests setup-tests test fmt lint lint-guests doc deny \
+.PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
 	soak-reload soak-reload-short bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
@@ -43,14 +43,16 @@ setup-tests:
 # In order of cost; the first failure ends it.
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
+	$(CARGO) test --locked -p headers
 	$(MAKE) doc deny soak-reload-short
 
 fmt:
 	$(CARGO) fmt --all --check
 
-# The default members for this machine; plugins/build.sh builds the guests with the same lints.
+# A plugin's pure part is checked, and tested, on this machine; its glue is built by `make guests`.
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p headers --all-targets -- -D warnings
 
 doc:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
