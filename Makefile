@@ -68,12 +68,13 @@ soak-reload-short: build
 	$(TARGET)/debug/reload-under-load --seconds 8 --reloads 12
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
-bench: release
+bench: release guests
 	tests/bench/setup.sh
-	python3 tests/bench/bench.py
+	python3 tests/bench/bench.py --plugin dev/headers.wasm
 
-bench-micro:
-	$(CARGO) bench --locked
+# Criterion. The plugin's own bench wants the component that `make guests` builds.
+bench-micro: guests
+	HEADERS_COMPONENT=$$PWD/dev/headers.wasm $(CARGO) bench --locked --features postern-proxy/test-util
 
 clean:
 	$(CARGO) clean
