@@ -225,7 +225,8 @@ impl Metrics {
             for index in 0..=BUCKETS.len() {
                 total += sum(stats, &|s| s.buckets[index].value());
                 let bound = BUCKETS.get(index);
-                let bound = bound.map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
+                let bound =
+                    bound.map_or_else(|| "+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
                 let labels = [("route", name.as_str()), ("le", bound.as_str())];
                 out.line("postern_request_duration_seconds_bucket", &labels, total);
             }

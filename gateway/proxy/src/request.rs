@@ -277,8 +277,8 @@ impl Going<'_> {
         record: &mut AccessRecord,
     ) -> Result<Answer, ProxyError> {
         let clock = &self.worker.clock;
-        let limit = self.rule.first_byte;
-        let limit = limit.unwrap_or(lease.upstream().spec.timeouts.first_byte);
+        let of_upstream = lease.upstream().spec.timeouts.first_byte;
+        let limit = self.rule.first_byte.unwrap_or(of_upstream);
         let body = if body.is_end_stream() {
             RequestBody::empty()
         } else {
