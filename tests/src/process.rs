@@ -140,7 +140,7 @@ pub fn postern() -> Result<PathBuf, String> {
     if folder.is_some_and(|folder| folder.ends_with("deps")) {
         folder = folder.and_then(Path::parent);
     }
-    let path = folder.unwrap_or(Path::new("")).join("postern");
+    let path = folder.unwrap_or_else(|| Path::new("")).join("postern");
     if path.is_file() {
         return Ok(path);
     }

@@ -51,7 +51,11 @@ struct Set {
 impl Set {
     /// The configuration whose changing rule carries this mark.
     fn config(&self, mark: u32) -> String {
-        let upstream = if mark % 2 == 0 { "blue" } else { "green" };
+        let upstream = if mark.is_multiple_of(2) {
+            "blue"
+        } else {
+            "green"
+        };
         format!(
             r#"[admin]
 bind = "{admin}"
