@@ -247,7 +247,8 @@ impl AccessRecord {
             && let Some(rule) = self.view.snapshot.rule(id)
         {
             out.text("route", rule.route.as_str().as_bytes());
-            out.number("rule", u64::from(id.rule));
+            // From 1, as `explain` counts.
+            out.number("rule", u64::from(id.rule) + 1);
         }
         if let Some((pool, endpoint)) = &self.upstream {
             out.text("upstream", pool.upstream.name.as_str().as_bytes());
