@@ -41,6 +41,8 @@ pub struct Exchange {
     pub route: Option<RouteName>,
     /// What the client speaks.
     pub version: Version,
+    /// The `traceparent` field that goes upstream, if there is one.
+    pub traceparent: Option<Arc<str>>,
     /// What a plugin may do with `%2F`: the listener's rule.
     pub encoded_slash: EncodedSlash,
     /// The upstreams that exist.
@@ -67,6 +69,7 @@ impl Default for Exchange {
             listener: None,
             route: None,
             version: Version::HTTP_11,
+            traceparent: None,
             encoded_slash: EncodedSlash::default(),
             upstreams: None,
             upstream: None,

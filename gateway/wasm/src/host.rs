@@ -98,6 +98,14 @@ impl HostState {
         }
     }
 
+    /// Ends the guest if it is only being configured.
+    fn after_configure(&self) -> wasmtime::Result<()> {
+        match self.phase {
+            Phase::Configure => Err(breach(Breach::Phase)),
+            Phase::Route | Phase::Request | Phase::Response => Ok(()),
+        }
+    }
+
     /// The response, or the end of the guest if this is not its phase.
     fn response(&self) -> wasmtime::Result<&ResponseHead> {
         match (self.phase, &self.exchange.response) {

@@ -37,6 +37,8 @@ pub const MAX_VAR_BYTES: usize = 4 << 10;
 pub const MAX_LOG_LINE: usize = 4 << 10;
 /// One answer of `random.bytes`.
 pub const MAX_RANDOM_BYTES: u32 = 64 << 10;
+/// One `clock.sleep-ms`; the call's wall time ends most of them sooner.
+pub const MAX_SLEEP_MS: u32 = 10_000;
 /// Names in a view.
 pub const MAX_VIEW: usize = 64;
 /// A guest's reason for refusing its configuration.

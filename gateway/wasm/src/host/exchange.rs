@@ -15,6 +15,12 @@ impl Host for HostState {
         Ok(self.exchange.id)
     }
 
+    fn traceparent(&mut self) -> wasmtime::Result<String> {
+        self.in_exchange()?;
+        let traceparent = self.exchange.traceparent.as_deref();
+        Ok(traceparent.unwrap_or_default().to_owned())
+    }
+
     fn attribute(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.meter.take_bytes(name.len())?;
         self.in_exchange()?;
