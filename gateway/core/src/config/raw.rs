@@ -238,7 +238,8 @@ pub(super) struct RawPlugin {
     /// The component: a file.
     pub source: Text,
     /// What a request gets when the plugin fails: "deny" (503), "allow" (it goes on without the
-    /// plugin), or a status from 400 to 599. Default: "deny".
+    /// plugin, and with none of what it did; a body of which it has changed a piece is cut), or a
+    /// status from 400 to 599. Default: "deny".
     pub on_error: Option<At<RawOnError>>,
     /// "plugin": an instance serves many requests, one after the other; "request": each call has an
     /// instance of its own, at about twenty times the cost. Default: "plugin".
@@ -263,7 +264,7 @@ pub(super) enum RawOnError {
 pub(super) struct RawPluginLimits {
     /// Processor time a call. Default: "50ms".
     pub cpu: Option<Text>,
-    /// Wall time a call. Default: "1s".
+    /// Wall time a call, callouts included. Default: "1s".
     pub time: Option<Text>,
     /// Memory an instance. Default: "64MiB".
     pub memory: Option<Text>,
@@ -271,7 +272,7 @@ pub(super) struct RawPluginLimits {
     pub instances: Option<At<i64>>,
     /// Log lines a second. Default: 100.
     pub log_lines: Option<At<i64>>,
-    /// Bytes of a body that are held for the plugin. Default: "1MiB".
+    /// Bytes of a body that are held for the plugin, or taken from it instead. Default: "1MiB".
     pub body: Option<Text>,
     /// Requests to granted upstreams that one call may make. Default: 16.
     pub callouts: Option<At<i64>>,

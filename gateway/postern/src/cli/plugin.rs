@@ -68,7 +68,11 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
     let bytes = read(file)?;
     let engine = PluginEngine::new(None)?;
     let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
-    let phases: Vec<&str> = component.phases().names().collect();
+    let phases = component.phases();
+    let phases = phases
+        .names()
+        .map(|name| name.strip_suffix("-phase").unwrap_or(name));
+    let phases: Vec<&str> = phases.collect();
     let grants = component.missing_grants(&Grants::default());
     let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
     let milliseconds = component.compile_time().as_millis();

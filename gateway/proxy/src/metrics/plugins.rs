@@ -235,3 +235,21 @@ fn escaped(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stays_in_its_label() {
+        let cases = [
+            ("plain ä", "plain ä"),
+            ("a\"b", r#"a\"b"#),
+            (r"a\b", r"a\\b"),
+            ("a\nb\r\u{1b}", "a\\nb\u{fffd}\u{fffd}"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(escaped(text), want);
+        }
+    }
+}
