@@ -108,6 +108,7 @@ impl AccessRecord {
     pub(crate) fn failed(&mut self, error: &ProxyError) {
         self.reason = Some(error.reason());
         if let ProxyError::Plugin { plugin, .. }
+        | ProxyError::PluginAbsent { plugin }
         | ProxyError::Aborted { plugin }
         | ProxyError::UnknownUpstream { plugin } = error
         {

@@ -28,6 +28,8 @@ pub(crate) enum ProxyError {
         status: StatusCode,
         source: PluginError,
     },
+    #[error("plugin {plugin} is not there: it could not be fetched, or cannot be used")]
+    PluginAbsent { plugin: PolicyName },
     #[error("plugin {plugin} asked to end the connection")]
     Aborted { plugin: PolicyName },
     #[error("plugin {plugin} named an upstream that is not there")]
@@ -100,7 +102,9 @@ impl ProxyError {
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
             Self::Plugin { status, .. } => *status,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
-            Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PluginAbsent { .. } | Self::UnknownUpstream { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -119,6 +123,7 @@ impl ProxyError {
             Self::NoRoute => "no-route",
             Self::Rewrite(_) => "bad-rewrite",
             Self::Plugin { source, .. } => source.reason(),
+            Self::PluginAbsent { .. } => "plugin-absent",
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
@@ -137,9 +142,10 @@ impl ProxyError {
                 Side::Downstream
             }
             Self::Rewrite(_) => Side::Gateway,
-            Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
-                Side::Plugin
-            }
+            Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
+            | Self::Aborted { .. }
+            | Self::UnknownUpstream { .. } => Side::Plugin,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
@@ -158,6 +164,7 @@ impl ProxyError {
             | Self::NoRoute
             | Self::Rewrite(_)
             | Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
             | Self::UnknownUpstream { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }

@@ -32,7 +32,11 @@ mod upstream;
 mod worker;
 
 pub use gateway::Gateway;
+pub use snapshot::Impairment;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;
 pub use snapshot::compile::Compiler;
+pub use snapshot::component::Builds;
+pub use snapshot::materials::Absence;
+pub use snapshot::materials::Fetched;
 pub use snapshot::materials::Materials;

@@ -27,6 +27,8 @@ use crate::worker::View;
 pub(crate) enum Policy {
     Headers(HeadersSpec),
     Plugin(LivePlugin),
+    /// A plugin that was declared and is not there: no request passes it, whatever its `on-error`.
+    Absent(PolicyName),
 }
 
 /// A plugin that was compiled and has taken its configuration.
@@ -114,6 +116,11 @@ impl<'c> PolicyChain<'c> {
                         Err(error) => self.failed(live, error)?,
                     }
                 }
+                Policy::Absent(name) => {
+                    return Err(ProxyError::PluginAbsent {
+                        plugin: name.clone(),
+                    });
+                }
             }
         }
         Ok(Verdict::Continue)
@@ -151,6 +158,11 @@ impl<'c> PolicyChain<'c> {
                         Err(error) => self.failed(live, error)?,
                     }
                 }
+                Policy::Absent(name) => {
+                    return Err(ProxyError::PluginAbsent {
+                        plugin: name.clone(),
+                    });
+                }
             }
         }
         Ok(())
@@ -167,7 +179,7 @@ impl<'c> PolicyChain<'c> {
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
         match &*self.view.snapshot.policies[index] {
             Policy::Plugin(live) => Some((live, self.view.plugins[index].as_ref()?)),
-            Policy::Headers(_) => None,
+            Policy::Headers(_) | Policy::Absent(_) => None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! A plugin as it is declared: where its component is, what it is given, what it may use.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
+
+pub use super::source::PluginSource;
 
 /// A policy in WebAssembly.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,12 +14,6 @@ pub struct PluginSpec {
     pub config: String,
     pub on_error: OnError,
     pub limits: PluginLimits,
-}
-
-/// Where a component comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PluginSource {
-    File(PathBuf),
 }
 
 /// What a request gets when its plugin fails.

@@ -2,7 +2,8 @@
 //!
 //! What is equal by name and spec is taken over alive: sockets go on listening, connections stay
 //! pooled, plugins stay compiled. What cannot be built is a [`Problem`] at the place that declared
-//! it, all of them at once, and then there is no next snapshot.
+//! it, all of them at once, and then there is no next snapshot. A plugin that has to be fetched costs
+//! itself alone: what it leaves is an [`Impairment`].
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -26,18 +27,18 @@ use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
-use postern_wasm::Component;
-use postern_wasm::Plugin;
 use postern_wasm::PluginEngine;
 
 use super::Backends;
+use super::Impairment;
 use super::Rule;
 use super::Snapshot;
+use super::component::Builds;
+use super::component::Workshop;
 use super::materials::Materials;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
-use crate::policy::LivePlugin;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
@@ -45,7 +46,7 @@ use crate::upstream::Upstream;
 
 /// What compiling needs besides configurations; one for the life of the process.
 pub struct Compiler {
-    engine: Arc<PluginEngine>,
+    workshop: Workshop,
     tls: tls::ServerTls,
     workers: usize,
     binds_listeners: bool,
@@ -55,7 +56,7 @@ impl Compiler {
     /// `binds_listeners` is false where nothing will be served: for `check`.
     pub fn new(engine: Arc<PluginEngine>, workers: usize, binds_listeners: bool) -> Self {
         Self {
-            engine,
+            workshop: Workshop::new(engine),
             tls: tls::ServerTls::new(),
             workers,
             binds_listeners,
@@ -76,12 +77,14 @@ impl Compiler {
             materials,
             previous: previous.map(|previous| &**previous),
             problems: Vec::new(),
+            impairments: Vec::new(),
         };
         let certificates = build.certificates();
         let upstreams = build.upstreams();
         let policies = build.policies().await;
         build.access_log();
         let listeners = build.listeners(&certificates);
+        let impairments = std::mem::take(&mut build.impairments);
         if !build.problems.is_empty() {
             return Err(build.problems);
         }
@@ -97,7 +100,13 @@ impl Compiler {
             policies,
             listeners,
             certificates,
+            impairments,
         })
+    }
+
+    /// How components were made ready since the start of the process.
+    pub fn builds(&self) -> Builds {
+        self.workshop.builds()
     }
 }
 
@@ -108,6 +117,7 @@ struct Build<'b> {
     materials: &'b Materials,
     previous: Option<&'b Snapshot>,
     problems: Vec<Problem>,
+    impairments: Vec<Impairment>,
 }
 
 impl Build<'_> {
@@ -194,48 +204,68 @@ impl Build<'_> {
     }
 
     async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
-        let at = format!("plugins.{name}");
-        let PluginSource::File(path) = &spec.source;
-        let bytes = self.file(path, &format!("{at}.source"))?;
+        let at = format!("plugins.{name}.source");
         let live = self.previous.and_then(|p| {
             let position = p.config.policies.keys().position(|other| other == name)?;
             p.policies.get(position)
         });
-        if let Some(policy) = live
-            && let Policy::Plugin(live) = &**policy
-            && live.is_from(spec, &bytes)
-        {
-            return Some(Arc::clone(policy));
-        }
-        let engine = Arc::clone(&self.compiler.engine);
-        let code = Arc::clone(&bytes);
-        // Compiling takes up to seconds of processor time.
-        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
-        let component = match component {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => {
-                self.problem(&format!("{at}.source"), with_causes(&error));
-                return None;
-            }
-            Err(_) => {
-                let message = "the component's compilation failed".to_owned();
-                self.problem(&format!("{at}.source"), message);
-                return None;
-            }
+        let bytes = match &spec.source {
+            PluginSource::File(path) => self.file(path, &at)?,
+            PluginSource::Remote(remote) => match self.materials.fetched(remote) {
+                Ok(bytes) => bytes,
+                Err(absence) => {
+                    return Some(self.stand_in(
+                        name,
+                        live,
+                        at,
+                        absence.message,
+                        absence.is_lasting,
+                    ));
+                }
+            },
         };
-        let config = spec.config.clone();
-        match Plugin::configure(component, name.clone(), config, spec.limits).await {
-            Ok(plugin) => Some(Arc::new(Policy::Plugin(LivePlugin {
-                name: name.clone(),
-                spec: spec.clone(),
-                bytes,
-                plugin,
-            }))),
-            Err(error) => {
-                self.problem(&at, with_causes(&error));
+        match self.compiler.workshop.plugin(name, spec, bytes, live).await {
+            Ok(policy) => Some(policy),
+            // One object among many, which an operator cannot put back by putting a file back: it
+            // costs itself. `check` serves nothing, so there it is a problem.
+            Err(refusal) if is_remote(spec) && self.compiler.binds_listeners => {
+                let at = format!("plugins.{name}{}", refusal.field);
+                Some(self.stand_in(name, live, at, refusal.message, true))
+            }
+            Err(refusal) => {
+                let at = format!("plugins.{name}{}", refusal.field);
+                self.problem(&at, refusal.message);
                 None
             }
         }
+    }
+
+    /// What serves in the place of a plugin that is not there: the one before it, or nothing that
+    /// lets a request pass.
+    fn stand_in(
+        &mut self,
+        name: &PolicyName,
+        live: Option<&Arc<Policy>>,
+        at: String,
+        message: String,
+        is_lasting: bool,
+    ) -> Arc<Policy> {
+        let (policy, help) = match live {
+            Some(live) if matches!(**live, Policy::Plugin(_)) => {
+                (Arc::clone(live), "the plugin that served before serves on")
+            }
+            _ => (
+                Arc::new(Policy::Absent(name.clone())),
+                "requests that need this plugin are answered 503",
+            ),
+        };
+        self.impairments.push(Impairment {
+            at,
+            message,
+            help,
+            is_lasting,
+        });
+        policy
     }
 
     fn listeners(
@@ -307,6 +337,10 @@ impl Build<'_> {
         self.problems
             .push(Problem::error(self.origins.find(at), message));
     }
+}
+
+fn is_remote(spec: &PluginSpec) -> bool {
+    matches!(spec.source, PluginSource::Remote(_))
 }
 
 fn rules(config: &Config) -> Vec<Vec<Rule>> {
