@@ -17,5 +17,6 @@ pub mod registry;
 pub mod scratch;
 pub mod served;
 pub mod soak;
+pub mod takeover;
 pub mod upstream;
 pub mod websocket;
