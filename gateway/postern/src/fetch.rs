@@ -413,17 +413,18 @@ impl Pulling<'_> {
     }
 }
 
-/// What was pushed, by the reference that configurations name it with.
+/// What was pushed, by the reference that configurations name it with. Its imports and exports are
+/// for those who list what is in a registry.
 pub async fn push(
     component: Bytes,
-    imports: &[String],
+    interfaces: (&[String], &[String]),
     name: &OciName,
     tag: Option<&str>,
     fetch: &FetchSpec,
 ) -> Result<OciReference, FetchError> {
     let client = client(fetch).await?;
     let mut repository = Repository::open(&client, name, fetch, "pull,push").await?;
-    let (config, manifest) = oci::describe(&component, imports);
+    let (config, manifest) = oci::describe(&component, interfaces);
     repository.push_blob(&component).await?;
     repository.push_blob(&config).await?;
     let digest = repository.push_manifest(manifest, tag).await?;

@@ -358,14 +358,17 @@ fn digest_in(entry: &Value) -> Result<Digest, FetchError> {
 /// The configuration of a component, as wasm-pkg-tools makes it, and its manifest. The same for the
 /// same component, so that pushing it again gives the same reference: that is why it was created at
 /// no time in particular.
-pub(super) fn describe(component: &[u8], imports: &[String]) -> (Bytes, Bytes) {
+pub(super) fn describe(
+    component: &[u8],
+    (imports, exports): (&[String], &[String]),
+) -> (Bytes, Bytes) {
     let layer = digest_of(component);
     let config = serde_json::json!({
         "created": "1970-01-01T00:00:00Z",
         "architecture": "wasm",
         "os": "wasip2",
         "layerDigests": [layer.to_string()],
-        "component": { "exports": [], "imports": imports },
+        "component": { "exports": exports, "imports": imports },
     });
     let config = Bytes::from(config.to_string());
     let manifest = serde_json::json!({
@@ -463,7 +466,7 @@ mod tests {
 
     #[test]
     fn what_is_pushed_is_found_again() {
-        let (config, manifest) = describe(b"component", &[]);
+        let (config, manifest) = describe(b"component", (&[], &[]));
         let want = Next::Layer {
             digest: digest_of(b"component"),
             is_archive: false,

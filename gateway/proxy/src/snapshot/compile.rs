@@ -20,6 +20,7 @@ use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::parse::Loaded;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::route::ActionSpec;
 use postern_core::name::CertificateName;
 use postern_core::name::ListenerName;
@@ -39,10 +40,14 @@ use super::materials::Materials;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
+use crate::policy::GrantedSecrets;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
 use crate::upstream::Upstream;
+
+/// Bytes of one secret: an RSA key with room to spare.
+const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// What compiling needs besides configurations; one for the life of the process.
 pub struct Compiler {
@@ -224,20 +229,32 @@ impl Build<'_> {
                 }
             },
         };
-        match self.compiler.workshop.plugin(name, spec, bytes, live).await {
-            Ok(policy) => Some(policy),
-            // One object among many, which an operator cannot put back by putting a file back: it
-            // costs itself. `check` serves nothing, so there it is a problem.
-            Err(refusal) if is_remote(spec) && self.compiler.binds_listeners => {
-                let at = format!("plugins.{name}{}", refusal.field);
-                Some(self.stand_in(name, live, at, refusal.message, true))
+        let secrets = self.secrets(&format!("plugins.{name}"), spec);
+        let building = self
+            .compiler
+            .workshop
+            .plugin(name, spec, bytes, secrets, live);
+        let refusals = match building.await {
+            Ok(policy) => return Some(policy),
+            Err(refusals) => refusals,
+        };
+        // One object among many, which an operator cannot put back by putting a file back: it costs
+        // itself. `check` serves nothing, so there it is a problem.
+        let costs_itself = is_remote(spec) && self.compiler.binds_listeners;
+        let mut policy = None;
+        for refusal in refusals {
+            let at = format!("plugins.{name}{}", refusal.field);
+            if costs_itself {
+                policy = Some(self.stand_in(name, live, at, refusal.in_one_line(), true));
+                continue;
             }
-            Err(refusal) => {
-                let at = format!("plugins.{name}{}", refusal.field);
-                self.problem(&at, refusal.message);
-                None
-            }
+            let problem = Problem::error(self.origins.find(&at), refusal.message);
+            self.problems.push(match refusal.help {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            });
         }
+        policy
     }
 
     /// What serves in the place of a plugin that is not there: the one before it, or nothing that
@@ -266,6 +283,38 @@ impl Build<'_> {
             is_lasting,
         });
         policy
+    }
+
+    /// The secrets that a plugin is granted; `None` if one of them is not to be had.
+    fn secrets(&mut self, at: &str, spec: &PluginSpec) -> Option<GrantedSecrets> {
+        let mut secrets = GrantedSecrets::new();
+        for (name, source) in &spec.grants.secrets {
+            let at = format!("{at}.grants.secrets.{name}");
+            let bytes: Option<Arc<[u8]>> = match source {
+                SecretSource::File(path) => self.file(path, &at),
+                SecretSource::Env(variable) => match std::env::var_os(variable) {
+                    Some(value) => Some(value.as_encoded_bytes().into()),
+                    None => {
+                        self.problem(&at, format!("there is no variable {variable}"));
+                        None
+                    }
+                },
+            };
+            let Some(bytes) = bytes else { continue };
+            // Editors and `echo` end a file with a line end that nobody means.
+            let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+            let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+            if secret.is_empty() || secret.len() > MAX_SECRET_BYTES {
+                let message = match secret.len() {
+                    0 => "the secret is empty".to_owned(),
+                    size => format!("the secret has {size} bytes; {MAX_SECRET_BYTES} is the most"),
+                };
+                self.problem(&at, message);
+                continue;
+            }
+            secrets.insert(name.clone(), secret.into());
+        }
+        (secrets.len() == spec.grants.secrets.len()).then_some(secrets)
     }
 
     fn listeners(

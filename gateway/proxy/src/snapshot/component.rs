@@ -17,9 +17,12 @@ use postern_core::name::PolicyName;
 use postern_wasm::Component;
 use postern_wasm::Plugin;
 use postern_wasm::PluginEngine;
+use postern_wasm::PluginSetup;
+use postern_wasm::plugin::Secrets;
 use tokio::time::Instant;
 
 use super::compile::with_causes;
+use crate::policy::GrantedSecrets;
 use crate::policy::LivePlugin;
 use crate::policy::Policy;
 
@@ -54,12 +57,31 @@ pub(super) struct Refusal {
     /// The field of the plugin that is to blame, with its dot; empty for the whole.
     pub(super) field: &'static str,
     pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Refusal {
+    fn of_source(message: String) -> Self {
+        Self {
+            field: ".source",
+            message,
+            help: None,
+        }
+    }
+
+    pub(super) fn in_one_line(&self) -> String {
+        match &self.help {
+            Some(help) => format!("{}; {help}", self.message),
+            None => self.message.clone(),
+        }
+    }
 }
 
 struct Refused {
     spec: PluginSpec,
     bytes: Arc<[u8]>,
-    refusal: Refusal,
+    secrets: GrantedSecrets,
+    refusals: Vec<Refusal>,
     at: Instant,
 }
 
@@ -82,59 +104,66 @@ impl Workshop {
         }
     }
 
-    /// The plugin that serves already, if it is the same; else a new one.
+    /// The plugin that serves already, if it is the same; else a new one. Without its secrets there
+    /// is none, and who knows why has said so; what else is wrong is found all the same.
     pub(super) async fn plugin(
         &self,
         name: &PolicyName,
         spec: &PluginSpec,
         bytes: Arc<[u8]>,
+        secrets: Option<GrantedSecrets>,
         live: Option<&Arc<Policy>>,
-    ) -> Result<Arc<Policy>, Refusal> {
+    ) -> Result<Arc<Policy>, Vec<Refusal>> {
         let served = live.and_then(|policy| match &**policy {
             Policy::Plugin(served) => Some((policy, served)),
             Policy::Headers(_) | Policy::Absent(_) => None,
         });
         if let Some((policy, served)) = served
-            && served.is_from(spec, &bytes)
+            && let Some(secrets) = &secrets
+            && served.is_from(spec, &bytes, secrets)
         {
             self.refused().remove(name);
             return Ok(Arc::clone(policy));
         }
-        if let Some(refusal) = self.known_refusal(name, spec, &bytes) {
-            return Err(refusal);
+        let known = secrets.as_ref();
+        let known = known.and_then(|secrets| self.known_refusals(name, spec, &bytes, secrets));
+        if let Some(refusals) = known {
+            return Err(refusals);
         }
-        let code = served.filter(|(_, served)| *served.bytes == *bytes);
-        let component = match code {
-            Some((_, served)) => Ok(Arc::clone(served.plugin.component())),
+        let served = served.map(|(_, served)| served);
+        let component = match served.filter(|served| *served.bytes == *bytes) {
+            Some(served) => Ok(Arc::clone(served.plugin.component())),
             None => self.component(&bytes).await,
         };
-        let built = match component {
-            Ok(component) => configure(name, spec, &bytes, component).await,
-            Err(refusal) => Err(refusal),
+        let built = match (component, &secrets) {
+            (Ok(component), Some(secrets)) => {
+                configure(name, spec, &bytes, secrets, component, served).await
+            }
+            (Ok(component), None) => Err(missing_grants(name, spec, &component)),
+            (Err(refusal), _) => Err(vec![refusal]),
         };
-        match &built {
-            Ok(_) => {
+        match (&built, secrets) {
+            (Ok(_), _) => {
                 self.refused().remove(name);
             }
-            Err(refusal) => {
+            (Err(refusals), Some(secrets)) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 let refused = Refused {
                     spec: spec.clone(),
                     bytes,
-                    refusal: refusal.clone(),
+                    secrets,
+                    refusals: refusals.clone(),
                     at: Instant::now(),
                 };
                 self.refused().insert(name.clone(), refused);
             }
+            (Err(_), None) => {}
         }
         built
     }
 
     async fn component(&self, bytes: &Arc<[u8]>) -> Result<Arc<Component>, Refusal> {
-        let refusal = |message| Refusal {
-            field: ".source",
-            message,
-        };
+        let refusal = Refusal::of_source;
         let (engine, code) = (Arc::clone(&self.engine), Arc::clone(bytes));
         // Compiling takes up to seconds of processor time.
         let loading = tokio::task::spawn_blocking(move || Component::load(&engine, &code));
@@ -151,11 +180,17 @@ impl Workshop {
         Ok(component)
     }
 
-    fn known_refusal(&self, name: &PolicyName, spec: &PluginSpec, bytes: &[u8]) -> Option<Refusal> {
+    fn known_refusals(
+        &self,
+        name: &PolicyName,
+        spec: &PluginSpec,
+        bytes: &[u8],
+        secrets: &GrantedSecrets,
+    ) -> Option<Vec<Refusal>> {
         let refused = self.refused();
         let known = refused.get(name)?;
-        let is_same = known.spec == *spec && *known.bytes == *bytes;
-        (is_same && known.at.elapsed() < BELIEVED).then(|| known.refusal.clone())
+        let is_same = known.spec == *spec && *known.bytes == *bytes && known.secrets == *secrets;
+        (is_same && known.at.elapsed() < BELIEVED).then(|| known.refusals.clone())
     }
 
     /// The lock is held for moments and nothing under it panics halfway.
@@ -164,23 +199,55 @@ impl Workshop {
     }
 }
 
+/// What the component needs and was not given.
+fn missing_grants(name: &PolicyName, spec: &PluginSpec, component: &Component) -> Vec<Refusal> {
+    let missing = component.missing_grants(&spec.grants);
+    let refusals = missing.iter().map(|missing| {
+        let message = format!("the component {}, which needs a grant", missing.what);
+        Refusal {
+            help: Some(format!(
+                "add to [plugins.{name}], if it is to have that: {}",
+                missing.grant
+            )),
+            ..Refusal::of_source(message)
+        }
+    });
+    refusals.collect()
+}
+
 async fn configure(
     name: &PolicyName,
     spec: &PluginSpec,
     bytes: &Arc<[u8]>,
+    secrets: &GrantedSecrets,
     component: Arc<Component>,
-) -> Result<Arc<Policy>, Refusal> {
-    let config = spec.config.clone();
-    match Plugin::configure(component, name.clone(), config, spec.limits).await {
+    previous: Option<&LivePlugin>,
+) -> Result<Arc<Policy>, Vec<Refusal>> {
+    let missing = missing_grants(name, spec, &component);
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    let setup = PluginSetup {
+        name: name.clone(),
+        config: spec.config.clone(),
+        limits: spec.limits,
+        isolation: spec.isolation,
+        grants: spec.grants.clone(),
+        secrets: Secrets::new(secrets.clone()),
+    };
+    let previous = previous.map(|previous| &*previous.plugin);
+    match Plugin::set_up(component, setup, previous).await {
         Ok(plugin) => Ok(Arc::new(Policy::Plugin(LivePlugin {
             name: name.clone(),
             spec: spec.clone(),
             bytes: Arc::clone(bytes),
+            secrets: secrets.clone(),
             plugin,
         }))),
-        Err(error) => Err(Refusal {
+        Err(error) => Err(vec![Refusal {
             field: "",
             message: with_causes(&error),
-        }),
+            help: None,
+        }]),
     }
 }

@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use postern_core::config::Config;
+use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::source::RemoteSource;
 
 /// Largest file that is read, in bytes: a plugin component of that size is refused anyway.
@@ -59,12 +61,9 @@ impl Materials {
     /// Every file that the configuration names.
     pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         let certificates = config.certificates.values();
-        let plugins = config.policies.values().filter_map(|policy| match policy {
-            PolicySpec::Plugin(plugin) => match &plugin.source {
-                PluginSource::File(path) => Some(path.clone()),
-                PluginSource::Remote(_) => None,
-            },
-            PolicySpec::Headers(_) => None,
+        let plugins = config.policies.values().flat_map(|policy| match policy {
+            PolicySpec::Plugin(plugin) => plugin_files(plugin),
+            PolicySpec::Headers(_) => Vec::new(),
         });
         let roots = config.upstreams.values();
         let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
@@ -119,6 +118,19 @@ impl Materials {
             .get(path)
             .map_or(Err(ReadError::Missing), Clone::clone)
     }
+}
+
+fn plugin_files(plugin: &PluginSpec) -> Vec<PathBuf> {
+    let component = match &plugin.source {
+        PluginSource::File(path) => Some(path.clone()),
+        PluginSource::Remote(_) => None,
+    };
+    let secrets = plugin.grants.secrets.values();
+    let secrets = secrets.filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Env(_) => None,
+    });
+    component.into_iter().chain(secrets).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {

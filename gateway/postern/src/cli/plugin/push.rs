@@ -74,7 +74,18 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().build().context("cannot start")?;
     let size = bytes.len();
-    let pushing = fetch::push(bytes.into(), component.imports(), &name, tag, &spec);
+    let phases = component.phases();
+    let exports: Vec<String> = phases
+        .names()
+        .map(|phase| format!("postern:plugin/{phase}"))
+        .collect();
+    let pushing = fetch::push(
+        bytes.into(),
+        (component.imports(), &exports),
+        &name,
+        tag,
+        &spec,
+    );
     let pushed = runtime.block_on(pushing).context("not pushed")?;
     match args.format {
         Format::Json => {
