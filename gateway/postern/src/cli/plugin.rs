@@ -1,5 +1,7 @@
 //! `postern plugin`: what a component is, and how a core module becomes one.
 
+mod push;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -54,12 +56,18 @@ enum Command {
         #[arg(short, long, value_name = "OUT.wasm")]
         output: PathBuf,
     },
+    /// Put a component into a registry
+    ///
+    /// Checks it as a gateway would, pushes it in the shape of wasm-pkg-tools (one layer of
+    /// application/wasm), and prints the source by which a configuration names exactly this content.
+    Push(push::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { file, format } => inspect(file, *format)?,
         Command::Componentize { file, output } => componentize(file, output)?,
+        Command::Push(args) => push::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
