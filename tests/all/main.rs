@@ -8,6 +8,7 @@ mod drain;
 mod foreign;
 mod forwarding;
 mod framing;
+mod fuzz;
 mod grpc;
 mod plugin_grants;
 mod plugin_phases;
