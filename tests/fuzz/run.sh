@@ -20,9 +20,10 @@ if [ $# = 0 ]; then
 fi
 
 # The stable compiler has coverage for fuzzing, behind this switch. No AddressSanitizer: our code
-# has no unsafe that it could judge, and without it inputs run several times as fast.
+# has next to no unsafe that it could judge, and without it inputs run several times as fast. `-O`
+# leaves it to the profile what is asserted.
 RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$build PATH=$root/.cache/cargo-fuzz/bin:$PATH \
-    cargo fuzz build --fuzz-dir "$fuzz" --sanitizer none
+    cargo fuzz build --fuzz-dir "$fuzz" --sanitizer none -O
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 fuzz_one() {

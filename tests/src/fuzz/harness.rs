@@ -120,13 +120,14 @@ impl Harness {
     pub(super) fn run(&self, is_h2: bool, pieces: &[&[u8]], answer: Option<Answer>) -> Outcome {
         self.upstream.seen.borrow_mut().clear();
         self.upstream.answer.replace(answer);
+        let panics = self.worker.panics();
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let talked = self.runtime.block_on(async {
             let talk = self.talk(is_h2, pieces);
             tokio::time::timeout(PATIENCE, talk).await
         });
         let (output, is_closed) = talked.expect("the connection ends, or comes to rest");
-        assert_eq!(self.worker.panics(), 0, "a panic ended a connection");
+        assert_eq!(self.worker.panics(), panics, "a panic ended a connection");
         if let Some(violation) = self.upstream.violation.take() {
             panic!("V2, V3: no request: {violation}");
         }

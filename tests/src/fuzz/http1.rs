@@ -131,12 +131,6 @@ enum Framing {
 impl Framing {
     /// `None`: contradictory or malformed. `Some(None)`: the message does not say.
     fn of(message: &Message) -> Option<Option<Self>> {
-        let mut lengths = Vec::new();
-        for value in message.values("content-length") {
-            let is_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(value).ok().filter(|_| is_digits)?;
-            lengths.push(text.parse::<usize>().ok()?);
-        }
         let mut codings = message.values("transfer-encoding").peekable();
         if codings.peek().is_some() {
             // RFC 9112, 6.3: the coding overrides a length that stands beside it. Of codings, the
@@ -152,6 +146,12 @@ impl Framing {
                 }
             }
             return (is_chunked == 1).then_some(Some(Self::Chunked));
+        }
+        let mut lengths = Vec::new();
+        for value in message.values("content-length") {
+            let is_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let text = std::str::from_utf8(value).ok().filter(|_| is_digits)?;
+            lengths.push(text.parse::<usize>().ok()?);
         }
         // The same length twice is one length (RFC 9110, 8.6).
         lengths.dedup();
