@@ -8,6 +8,7 @@
 //! from the same directory.
 
 pub mod toml;
+mod upstream;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +20,6 @@ use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
-use postern_core::config::UpstreamSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::config::plugin::OnError;
 use postern_core::config::plugin::PluginSource;
@@ -32,8 +32,6 @@ use postern_core::config::route::RewriteSpec;
 use postern_core::config::route::RuleSpec;
 use postern_core::config::route::ValueMatch;
 use postern_core::config::route::pattern;
-use postern_core::config::upstream::Balance;
-use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::path::EncodedSlash;
 use serde_json::Map;
 use serde_json::Value;
@@ -77,7 +75,7 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
                 |spec| json!({ "cert-file": path(&spec.cert_file), "key-file": path(&spec.key_file) }),
             ),
         ),
-        ("upstreams", named(&config.upstreams, upstream)),
+        ("upstreams", named(&config.upstreams, upstream::upstream)),
         ("plugins", Value::Object(plugins)),
         ("policies", Value::Object(policies)),
         (
@@ -289,44 +287,6 @@ fn listener(spec: &ListenerSpec) -> Value {
                 "streams": spec.limits.streams,
             }),
         ),
-    ])
-}
-
-fn upstream(spec: &UpstreamSpec) -> Value {
-    let endpoints: Vec<String> = spec.endpoints.iter().map(ToString::to_string).collect();
-    let tls = spec.tls.as_ref().map(|tls| {
-        object([
-            ("server-name", json!(tls.server_name)),
-            ("ca-file", json!(tls.ca_file.as_deref().map(path))),
-        ])
-    });
-    object([
-        ("endpoints", json!(endpoints)),
-        (
-            "balance",
-            json!(match spec.balance {
-                Balance::RoundRobin => "round-robin",
-                Balance::LeastRequests => "least-requests",
-            }),
-        ),
-        (
-            "protocol",
-            json!(match spec.protocol {
-                UpstreamProtocol::Http1 => "http1",
-                UpstreamProtocol::Http2 => "http2",
-            }),
-        ),
-        ("tls", json!(tls)),
-        (
-            "timeouts",
-            json!({
-                "connect": duration(spec.timeouts.connect),
-                "first-byte": duration(spec.timeouts.first_byte),
-                "body-idle": duration(spec.timeouts.body_idle),
-                "keep-alive": duration(spec.timeouts.keep_alive),
-            }),
-        ),
-        ("idle-connections", json!(spec.idle_connections)),
     ])
 }
 

@@ -4,6 +4,8 @@
 //! take it. What has to happen when a body ends, in whatever way, happens when it is dropped: the
 //! access line is written, the connection goes back to its pool.
 
+mod replay;
+
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +19,9 @@ use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use postern_core::header::retain_trailers;
+
+pub(crate) use replay::Kept;
+use replay::Replay;
 
 use crate::access_log::AccessRecord;
 use crate::clock::Timer;
@@ -73,6 +78,7 @@ impl Inbound {
 pub(crate) struct RequestBody {
     inbound: Option<Inbound>,
     tally: Option<Tally>,
+    replay: Option<Box<Replay>>,
 }
 
 struct Tally {
@@ -97,11 +103,20 @@ impl Drop for Tally {
     }
 }
 
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(replay) = &self.replay {
+            replay.kept.inbound.set(self.inbound.take());
+        }
+    }
+}
+
 impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self {
             inbound: None,
             tally: None,
+            replay: None,
         }
     }
 
@@ -112,7 +127,41 @@ impl RequestBody {
                 bytes,
                 is_over: Rc::default(),
             }),
+            replay: None,
         }
+    }
+
+    /// Keeps what is sent, as far as it is little, so that the body can be sent once more. Nothing
+    /// to keep if there is no body.
+    pub(crate) fn keep(&mut self) -> Option<Rc<Kept>> {
+        let tally = self.tally.as_ref()?;
+        if let Some(replay) = &self.replay {
+            return Some(Rc::clone(&replay.kept));
+        }
+        let kept = Rc::new(Kept::new(Rc::clone(&tally.bytes)));
+        self.replay = Some(Box::new(Replay::of(&kept)));
+        Some(kept)
+    }
+
+    /// The body of another attempt, if all that was sent of it is kept.
+    pub(crate) fn again(kept: &Rc<Kept>) -> Option<Self> {
+        let inbound = kept.inbound.take()?;
+        if !kept.is_whole.get() {
+            return None;
+        }
+        Some(Self {
+            inbound: Some(inbound),
+            tally: Some(Tally {
+                bytes: Rc::clone(&kept.bytes_read),
+                is_over: Rc::default(),
+            }),
+            replay: Some(Box::new(Replay::of(kept))),
+        })
+    }
+
+    /// Whether there is anything to send.
+    pub(crate) fn has_inbound(&self) -> bool {
+        self.inbound.is_some()
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -129,29 +178,46 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(bytes) = this.replay.as_mut().and_then(|replay| replay.next()) {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         let Some(inbound) = &mut this.inbound else {
             return Poll::Ready(None);
         };
         let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &this.tally)
-            && let Some(data) = frame.data_ref()
-        {
-            tally.bytes.set(tally.bytes.get() + data.len() as u64);
+        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &this.tally) {
+            if let Some(data) = frame.data_ref() {
+                tally.bytes.set(tally.bytes.get() + data.len() as u64);
+            }
+            if let Some(replay) = &mut this.replay {
+                replay.read(frame);
+            }
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inbound
-            .as_ref()
-            .is_none_or(|inbound| inbound.body.is_end_stream())
+        let is_replayed = self.replay.as_ref().is_none_or(|replay| replay.is_over());
+        let inbound = self.inbound.as_ref();
+        is_replayed && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inbound {
-            Some(inbound) => inbound.body.size_hint(),
-            None => SizeHint::with_exact(0),
+        let Some(inbound) = &self.inbound else {
+            return SizeHint::with_exact(0);
+        };
+        let mut hint = inbound.body.size_hint();
+        let kept = self.replay.as_ref().map_or(0, |replay| replay.bytes_left());
+        if kept > 0 {
+            let upper = hint.upper().and_then(|upper| upper.checked_add(kept));
+            // The upper bound first: it may not be below the lower one.
+            match upper {
+                Some(upper) => hint.set_upper(upper),
+                None => hint = SizeHint::new(),
+            }
+            hint.set_lower(hint.lower() + kept);
         }
+        hint
     }
 }
 

@@ -50,6 +50,28 @@ pub(crate) enum ProxyError {
         endpoint: EndpointSpec,
         limit: Duration,
     },
+    #[error("TLS with {endpoint} of {upstream} failed")]
+    UpstreamTls {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    },
+    #[error("no file descriptor is left to connect to {endpoint} of {upstream}")]
+    NoSockets {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    },
+    #[error("no endpoint of {upstream} can take requests")]
+    NoEndpoint { upstream: UpstreamName },
+    #[error("{upstream} has as much to do as it may have")]
+    Overloaded { upstream: UpstreamName },
+    #[error("{endpoint} of {upstream} closed the connection before it answered")]
+    UpstreamReset {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: hyper::Error,
+    },
     #[error("{endpoint} of {upstream} sent no valid response")]
     Exchange {
         upstream: UpstreamName,
@@ -90,7 +112,31 @@ impl Side {
     }
 }
 
+/// The errors of a process, and of a system, that has too many files open.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 impl ProxyError {
+    /// A connection that could not be made: by the endpoint's fault, or by our own lack of sockets.
+    pub(crate) fn of_connect(
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    ) -> Self {
+        if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) {
+            return Self::NoSockets {
+                upstream,
+                endpoint,
+                source,
+            };
+        }
+        Self::Connect {
+            upstream,
+            endpoint,
+            source,
+        }
+    }
+
     /// The one place that turns an error into a status code.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -100,8 +146,13 @@ impl ProxyError {
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
             Self::Plugin { status, .. } => *status,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
-            Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UnknownUpstream { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
+            | Self::UpstreamTls { .. }
+            | Self::UpstreamReset { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. } => StatusCode::BAD_GATEWAY,
@@ -122,6 +173,11 @@ impl ProxyError {
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
+            Self::UpstreamTls { .. } => "upstream-tls",
+            Self::NoSockets { .. } => "no-sockets",
+            Self::NoEndpoint { .. } => "upstream-unavailable",
+            Self::Overloaded { .. } => "upstream-overloaded",
+            Self::UpstreamReset { .. } => "upstream-reset",
             Self::ConnectTimeout { .. } => "upstream-connect-timeout",
             Self::FirstByteTimeout { .. } => "upstream-timeout",
             Self::Exchange { .. } | Self::Framing { .. } | Self::UnaskedUpgrade { .. } => {
@@ -136,12 +192,16 @@ impl ProxyError {
             Self::Request(_) | Self::Misdirected | Self::NoRoute | Self::RequestBody => {
                 Side::Downstream
             }
-            Self::Rewrite(_) => Side::Gateway,
+            Self::Rewrite(_) | Self::NoSockets { .. } => Side::Gateway,
             Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
                 Side::Plugin
             }
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -160,6 +220,11 @@ impl ProxyError {
             | Self::Plugin { .. }
             | Self::UnknownUpstream { .. }
             | Self::Connect { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }

@@ -31,6 +31,7 @@ mod tls;
 mod upstream;
 mod worker;
 
+pub use gateway::EndpointHealth;
 pub use gateway::Gateway;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;

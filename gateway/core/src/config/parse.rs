@@ -7,6 +7,7 @@
 mod item;
 mod rule;
 pub mod units;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
