@@ -33,6 +33,9 @@ mod worker;
 
 pub use gateway::EndpointHealth;
 pub use gateway::Gateway;
+pub use listener::listen;
+pub use listener::takeover::Successor;
+pub use listener::takeover::leave_to;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;
 pub use snapshot::compile::Compiler;
