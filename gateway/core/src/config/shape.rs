@@ -222,7 +222,7 @@ pub(super) fn join(at: &str, key: &str) -> String {
     }
 }
 
-fn options_of<'s>(schema: &'s Value, fits: impl Fn(&&Value) -> bool) -> Option<&'s Value> {
+fn options_of(schema: &Value, fits: impl Fn(&&Value) -> bool) -> Option<&Value> {
     schema.get("anyOf")?.as_array()?.iter().find(fits)
 }
 

@@ -3,6 +3,8 @@
 //! The first attempt is the common path. What comes after it is boxed away: whether there is
 //! another one is decided by [`retry::decide`], within the upstream's budget.
 
+mod failed;
+
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -29,11 +31,13 @@ use postern_core::retry::Decision;
 use postern_core::retry::Fault;
 use postern_wasm::Exchange;
 
+use failed::Failed;
+use failed::Rest;
+
 use super::Answer;
 use super::Going;
 use super::tunnel;
 use crate::access_log::AccessRecord;
-use crate::body::Kept;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
@@ -48,51 +52,9 @@ use crate::upstream::Sender;
 
 /// Connections that may turn out to be closed, for one request. The second is opened for it.
 const MAX_STALE: u32 = 2;
-/// How often other tasks get a turn to let go of a body that is to be sent again.
-const YIELDS: u32 = 4;
 
 /// A response's head, and the connection that its body comes over.
 type Answered = (Response<Incoming>, Sender);
-
-/// An attempt that did not lead to a response that counts.
-struct Failed {
-    fault: Fault,
-    error: ProxyError,
-    body: Rest,
-    /// The connection, for the pool to forget it.
-    sender: Option<Sender>,
-    /// A response whose status is as good as none, unless it has to do.
-    answer: Option<Answered>,
-}
-
-/// What is left of a request's body after an attempt.
-enum Rest {
-    Untouched(RequestBody),
-    Kept(Rc<Kept>),
-    None,
-    Gone,
-}
-
-impl Rest {
-    /// The body for another attempt.
-    async fn body(self) -> Option<RequestBody> {
-        match self {
-            Self::Untouched(body) => Some(body),
-            Self::None => Some(RequestBody::empty()),
-            Self::Gone => None,
-            Self::Kept(kept) => {
-                // The task that sent it may not have noticed yet that there is nobody to send to.
-                for _ in 0..YIELDS {
-                    if kept.is_back() {
-                        break;
-                    }
-                    tokio::task::yield_now().await;
-                }
-                RequestBody::again(&kept)
-            }
-        }
-    }
-}
 
 /// What holds for every attempt of a request.
 struct Terms {
@@ -333,140 +295,6 @@ impl Going<'_> {
     }
 }
 
-impl Failed {
-    fn to_connect(error: ProxyError, body: RequestBody) -> Box<Self> {
-        let fault = match &error {
-            // Nothing is wrong with the endpoint, and another one would not help.
-            ProxyError::Overloaded { .. } | ProxyError::NoSockets { .. } => Fault::Final,
-            _ => Fault::Connect,
-        };
-        Box::new(Self {
-            fault,
-            error,
-            body: Rest::Untouched(body),
-            sender: None,
-            answer: None,
-        })
-    }
-
-    fn untouched(body: Rest, sender: Sender, lease: &Lease) -> Box<Self> {
-        Box::new(Self {
-            fault: Fault::Unsent,
-            error: ProxyError::Connect {
-                upstream: lease.upstream().name.clone(),
-                endpoint: lease.endpoint().clone(),
-                source: std::io::ErrorKind::ConnectionReset.into(),
-            },
-            body,
-            sender: Some(sender),
-            answer: None,
-        })
-    }
-
-    fn by_status(
-        response: Response<Incoming>,
-        sender: Sender,
-        body: Rest,
-        lease: &Lease,
-    ) -> Box<Self> {
-        Box::new(Self {
-            fault: Fault::Status,
-            // Never seen: the answer is there.
-            error: ProxyError::NoEndpoint {
-                upstream: lease.upstream().name.clone(),
-            },
-            body,
-            sender: None,
-            answer: Some((response, sender)),
-        })
-    }
-
-    fn by_time(limit: Duration, body: Rest, is_per_try: bool, lease: &Lease) -> Box<Self> {
-        Box::new(Self {
-            fault: if is_per_try {
-                Fault::Slow
-            } else {
-                Fault::Final
-            },
-            error: ProxyError::FirstByteTimeout {
-                upstream: lease.upstream().name.clone(),
-                endpoint: lease.endpoint().clone(),
-                limit,
-            },
-            body,
-            sender: None,
-            answer: None,
-        })
-    }
-
-    fn in_exchange(error: hyper::Error, body: Rest, sender: Sender, lease: &Lease) -> Box<Self> {
-        let is_body = is_request_body_error(&error);
-        let fault = match &sender {
-            _ if is_body => Fault::Final,
-            Sender::Http1(connection) if connection.has_answered() => Fault::Final,
-            Sender::Http1(connection) => Fault::Reset {
-                was_reused: connection.was_reused(),
-            },
-            Sender::Http2(_) => h2_fault(&error),
-        };
-        Box::new(Self {
-            fault,
-            error: if is_body {
-                ProxyError::RequestBody
-            } else {
-                lease.exchange_error(error)
-            },
-            body,
-            sender: Some(sender),
-            answer: None,
-        })
-    }
-
-    /// Counts against the endpoint what is the endpoint's fault. That it closed a connection
-    /// between two requests is its right.
-    fn blame(&self, lease: &Lease) {
-        let is_at_fault = match self.fault {
-            Fault::Unsent | Fault::GoneAway | Fault::Refused | Fault::Status => false,
-            Fault::Reset { was_reused } => !was_reused,
-            Fault::Connect | Fault::Slow => true,
-            Fault::Final => !matches!(
-                self.error,
-                ProxyError::RequestBody
-                    | ProxyError::Overloaded { .. }
-                    | ProxyError::NoSockets { .. }
-            ),
-        };
-        if is_at_fault {
-            lease.failed();
-        }
-    }
-}
-
-/// What an endpoint says of a request that it has not answered over HTTP/2.
-fn h2_fault(error: &hyper::Error) -> Fault {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return if error.is_go_away() && error.is_remote() {
-                // Only of streams that it has not looked at; the others go on (RFC 9113, 6.8).
-                Fault::GoneAway
-            } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) && error.is_remote() {
-                Fault::Refused
-            } else if error.is_io() {
-                Fault::Reset { was_reused: true }
-            } else {
-                Fault::Final
-            };
-        }
-        cause = error.source();
-    }
-    if error.is_canceled() || error.is_closed() {
-        Fault::Reset { was_reused: true }
-    } else {
-        Fault::Final
-    }
-}
-
 /// Makes the request that goes upstream. Its framing is written by the connection, from the body.
 fn upstream_request(
     head: &mut RequestHead,
@@ -558,18 +386,6 @@ enum Unsent {
     Returned(Box<Request<RequestBody>>),
     Failed(hyper::Error),
     TimedOut(Duration),
-}
-
-/// Whether the client, not the endpoint, broke off.
-fn is_request_body_error(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if error.is::<crate::body::BodyError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 impl Sender {

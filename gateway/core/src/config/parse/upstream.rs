@@ -143,7 +143,7 @@ impl FileReader<'_> {
             let weight = item.weight.as_ref();
             self.count(weight, "weight", MAX_WEIGHT.into(), &mut share.weight);
             share.priority =
-                self.from_zero(item.priority.as_ref(), "priority", MAX_PRIORITY.into(), 0);
+                self.count_from_zero(item.priority.as_ref(), "priority", MAX_PRIORITY.into(), 0);
             endpoints.push(endpoint);
             shares.push(share);
         }
@@ -260,20 +260,21 @@ impl FileReader<'_> {
         };
         limits.connections = limit(&raw.connections, "connections");
         limits.requests = limit(&raw.requests, "requests");
-        limits.pending = self.from_zero(raw.pending.as_ref(), "pending", MAX_LIMIT, limits.pending);
+        limits.pending =
+            self.count_from_zero(raw.pending.as_ref(), "pending", MAX_LIMIT, limits.pending);
         limits
     }
 
     fn retries(&mut self, raw: Option<&RawRetries>, timeouts: &UpstreamTimeouts) -> RetrySpec {
         let mut retries = RetrySpec::default();
         let Some(raw) = raw else { return retries };
-        retries.count = self.from_zero(
+        retries.count = self.count_from_zero(
             raw.count.as_ref(),
             "count",
             MAX_RETRIES.into(),
             retries.count,
         );
-        retries.budget_percent = self.from_zero(
+        retries.budget_percent = self.count_from_zero(
             raw.budget.as_ref(),
             "budget",
             MAX_BUDGET,
@@ -334,7 +335,8 @@ impl FileReader<'_> {
         let mut ejection = EjectionSpec::default();
         let Some(raw) = raw else { return ejection };
         let failures = raw.failures.as_ref();
-        ejection.failures = self.from_zero(failures, "failures", MAX_IN_A_ROW, ejection.failures);
+        ejection.failures =
+            self.count_from_zero(failures, "failures", MAX_IN_A_ROW, ejection.failures);
         self.duration(raw.time.as_ref(), &mut ejection.time);
         if raw.max_time.is_none() {
             ejection.max_time = ejection.max_time.max(ejection.time);
@@ -347,11 +349,18 @@ impl FileReader<'_> {
             self.error(text.span(), message);
         }
         let percent = raw.max_percent.as_ref();
-        ejection.max_percent = self.from_zero(percent, "max-percent", 100, ejection.max_percent);
+        ejection.max_percent =
+            self.count_from_zero(percent, "max-percent", 100, ejection.max_percent);
         ejection
     }
 
-    fn from_zero(&mut self, number: Option<&At<i64>>, what: &str, most: i64, default: u32) -> u32 {
+    fn count_from_zero(
+        &mut self,
+        number: Option<&At<i64>>,
+        what: &str,
+        most: i64,
+        default: u32,
+    ) -> u32 {
         let Some(number) = number else { return default };
         // The range ends well below `u32::MAX`.
         u32::try_from(self.number(number, what, 0..=most)).unwrap_or(default)
