@@ -11,8 +11,11 @@
 pub mod certs;
 pub mod client;
 pub mod gateway;
+pub mod plugin_load;
 pub mod process;
+pub mod registry;
 pub mod scratch;
+pub mod served;
 pub mod soak;
 pub mod takeover;
 pub mod upstream;

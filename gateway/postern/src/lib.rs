@@ -4,7 +4,7 @@
 //! they are put together.
 //!
 //! Reading order: [`run`] (the whole program on one screen), [`control`] (how a change becomes a
-//! snapshot), [`source`] (where changes come from), [`admin`] and [`explain`] (what runs, and why),
+//! snapshot), [`source`] (where changes come from), [`fetch`] (plugins that are no files), [`admin`] and [`explain`] (what runs, and why),
 //! [`cli`] (the commands), [`view`] (a configuration as it is shown).
 
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod check;
 pub mod cli;
 pub mod control;
 pub mod explain;
+pub mod fetch;
 pub mod run;
 pub mod source;
 pub mod telemetry;

@@ -103,7 +103,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
         admin,
     } = running;
 
-    let poke = start.poke();
+    let (poke, fetcher) = (start.poke(), start.fetcher());
     let (control, status) = Control::new(start, compiler, Arc::clone(&gateway));
     panel.attach(Arc::clone(&gateway), status);
     let control = tokio::spawn(control.run());
@@ -118,6 +118,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
             _ = hangup.recv() => {
                 tracing::info!("reload asked for");
                 gateway.reopen_access_log();
+                fetcher.hurry();
                 poke.poke();
             }
             () = ending.asked() => break,
@@ -125,12 +126,12 @@ async fn serve(options: Options) -> Result<End, Failure> {
     }
 
     tracing::info!("ending");
-    readiness.send_replace(Readiness::Draining);
     // Who asks from now on asks the process that follows, or this one if there is none.
     if let Err(error) = leave_to(Successor::First, &admin, 1) {
         tracing::warn!(%error, "a successor cannot take the admin listener over without a gap");
     }
     drop(admin);
+    readiness.send_replace(Readiness::Draining);
     control.abort();
     let end = tokio::select! {
         has_finished = gateway.drain(options.accept_for, options.drain) => match has_finished {
@@ -150,7 +151,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
 }
 
 async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
-    let start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
+    let mut start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
     let addr = start.config().admin.bind;
     let admin = listen_admin(addr, takeover).map_err(|error| {
         let mut problem = Problem::error(
@@ -180,6 +181,7 @@ async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
     let cache_dir = runtime.cache_dir.clone();
     let engine = PluginEngine::new(cache_dir).context("cannot run plugins")?;
     let compiler = Compiler::new(engine, workers, true);
+    start.fetch().await;
     let first = start.compile(&compiler).await.map_err(Failure::Problems)?;
     let gateway = Gateway::start(first, workers).context("cannot start the workers")?;
     Ok(Running {

@@ -11,6 +11,7 @@ pub mod toml;
 mod upstream;
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postern_core::config::AccessLogFormat;
@@ -21,8 +22,12 @@ use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::listener::TlsVersion;
+use postern_core::config::parse::units::print_size;
+use postern_core::config::plugin::Grants;
+use postern_core::config::plugin::Isolation;
 use postern_core::config::plugin::OnError;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::policy::HeaderEdits;
 use postern_core::config::route::ActionSpec;
 use postern_core::config::route::FieldMatch;
@@ -32,6 +37,9 @@ use postern_core::config::route::RewriteSpec;
 use postern_core::config::route::RuleSpec;
 use postern_core::config::route::ValueMatch;
 use postern_core::config::route::pattern;
+use postern_core::config::source::FetchSpec;
+use postern_core::config::source::Location;
+use postern_core::config::source::LoginSpec;
 use postern_core::path::EncodedSlash;
 use serde_json::Map;
 use serde_json::Value;
@@ -110,15 +118,14 @@ impl View {
     }
 
     fn plugin(&self, spec: &PluginSpec) -> Value {
-        let PluginSource::File(file) = &spec.source;
         let limits = &spec.limits;
         // `PluginSpec::config` is JSON that the parser wrote.
         let given: Map<String, Value> = serde_json::from_str(&spec.config).unwrap_or_default();
         let given = given
             .into_iter()
             .map(|(key, value)| (key, self.secret(value)));
-        json!({
-            "source": path(file),
+        let mut shown = source(&spec.source);
+        let rest = json!({
             "on-error": match spec.on_error {
                 OnError::Deny => json!("deny"),
                 OnError::Allow => json!("allow"),
@@ -127,12 +134,23 @@ impl View {
             "limits": {
                 "cpu": duration(limits.cpu),
                 "time": duration(limits.time),
-                "memory": size(limits.memory),
+                "memory": print_size(limits.memory),
                 "instances": limits.instances,
                 "log-lines": limits.log_lines,
+                "body": print_size(limits.body),
+                "callouts": limits.callouts,
             },
+            "isolation": match spec.isolation {
+                Isolation::Plugin => "plugin",
+                Isolation::Request => "request",
+            },
+            "grants": grants(&spec.grants),
             "config": given.collect::<Map<_, _>>(),
-        })
+        });
+        if let Value::Object(rest) = rest {
+            shown.extend(rest);
+        }
+        Value::Object(shown)
     }
 
     /// `null` for none.
@@ -215,6 +233,25 @@ impl View {
     }
 }
 
+/// Where secrets are, never what they are.
+fn grants(grants: &Grants) -> Value {
+    let upstreams = grants.upstreams.iter();
+    let secrets = grants.secrets.iter().map(|(name, source)| {
+        let source = match source {
+            SecretSource::File(file) => json!({ "file": path(file) }),
+            SecretSource::Env(variable) => json!({ "env": variable }),
+        };
+        (name.clone(), source)
+    });
+    json!({
+        "upstreams": upstreams.map(ToString::to_string).collect::<Vec<_>>(),
+        "secrets": secrets.collect::<Map<_, _>>(),
+        "shared-state": grants.shared_state.map(print_size),
+        "challenges": grants.challenges,
+        "dns": grants.dns,
+    })
+}
+
 fn runtime(config: &Config) -> Value {
     let spec = &config.runtime;
     object([
@@ -282,7 +319,7 @@ fn listener(spec: &ListenerSpec) -> Value {
             "limits",
             json!({
                 "connections": spec.limits.connections,
-                "head": size(u64::from(spec.limits.head_bytes)),
+                "head": print_size(u64::from(spec.limits.head_bytes)),
                 "head-fields": spec.limits.head_fields,
                 "streams": spec.limits.streams,
             }),
@@ -338,6 +375,45 @@ fn named<N: ToString, S>(
     )
 }
 
+/// Where a plugin comes from; files that hold secrets are named, not shown.
+fn source(source: &PluginSource) -> Map<String, Value> {
+    let remote = match source {
+        PluginSource::File(file) => {
+            return Map::from_iter([("source".to_owned(), path(file))]);
+        }
+        PluginSource::Remote(remote) => remote,
+    };
+    let FetchSpec {
+        login,
+        ca_file,
+        plain_http,
+    } = &remote.fetch;
+    let (user, password_file, docker_config) = match login {
+        None => (None, None, None),
+        Some(LoginSpec::Password { user, file }) => (Some(user), Some(file), None),
+        Some(LoginSpec::DockerConfig(file)) => (None, None, Some(file)),
+    };
+    let optional = |file: Option<&PathBuf>| file.map_or(Value::Null, |file| path(file));
+    let sha256 = match &remote.location {
+        Location::Https { digest, .. } => json!(digest.as_hex()),
+        Location::Oci(_) => Value::Null,
+    };
+    let fetch = object([
+        ("user", user.map_or(Value::Null, |user| json!(user))),
+        ("password-file", optional(password_file)),
+        ("docker-config", optional(docker_config)),
+        ("ca-file", optional(ca_file.as_ref())),
+        ("plain-http", json!(plain_http)),
+    ]);
+    let shown = [
+        ("source", json!(remote.to_string())),
+        ("sha256", sha256),
+        ("fetch", fetch),
+    ];
+    let shown = shown.into_iter().filter(|(_, value)| !value.is_null());
+    shown.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
 fn path(path: &Path) -> Value {
     json!(path.to_string_lossy())
 }
@@ -349,17 +425,6 @@ fn duration(duration: Duration) -> String {
         format!("{}s", milliseconds / 1000)
     } else {
         format!("{milliseconds}ms")
-    }
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fitting = units
-        .into_iter()
-        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-    match fitting {
-        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
-        None => format!("{bytes}B"),
     }
 }
 

@@ -3,7 +3,12 @@
 //! Both directions stream with back-pressure: a frame is asked for only when the other side can
 //! take it. What has to happen when a body ends, in whatever way, happens when it is dropped: the
 //! access line is written, the connection goes back to its pool.
+//!
+//! The exceptions are asked for by plugins, and bounded: a body may be held until a plugin has
+//! decided ([`held`]), or pass through plugins piece by piece ([`filter`]).
 
+pub(crate) mod filter;
+mod held;
 mod replay;
 
 use std::cell::Cell;
@@ -14,16 +19,22 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
 use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use postern_core::header::retain_trailers;
+use postern_core::name::PolicyName;
+use postern_wasm::exchange::HeldBody;
 
 pub(crate) use replay::Kept;
 use replay::Replay;
 
 use crate::access_log::AccessRecord;
+use crate::body::filter::Filter;
+use crate::body::held::read_ahead;
 use crate::clock::Timer;
 use crate::connection::InFlight;
 use crate::upstream::Http1;
@@ -36,6 +47,14 @@ pub(crate) enum BodyError {
     Idle,
     #[error("the body ended early")]
     Cut(#[source] hyper::Error),
+    #[error("plugin {plugin} failed on the body")]
+    Plugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+    #[error("plugin {plugin} asked to end the message")]
+    Aborted { plugin: PolicyName },
 }
 
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -76,8 +95,18 @@ impl Inbound {
 
 /// A request body on its way to an upstream.
 pub(crate) struct RequestBody {
+    source: RequestSource,
+    filter: Option<Box<Filter>>,
+}
+
+struct RequestSource {
+    /// Read ahead, or put in the place of what was; sent first.
+    held: Bytes,
     inbound: Option<Inbound>,
+    /// Read ahead. Boxed, because every request moves its body.
+    trailers: Option<Box<HeaderMap>>,
     tally: Option<Tally>,
+    /// Of a body that may have to be sent again.
     replay: Option<Box<Replay>>,
 }
 
@@ -103,7 +132,7 @@ impl Drop for Tally {
     }
 }
 
-impl Drop for RequestBody {
+impl Drop for RequestSource {
     fn drop(&mut self) {
         if let Some(replay) = &self.replay {
             replay.kept.inbound.set(self.inbound.take());
@@ -113,33 +142,51 @@ impl Drop for RequestBody {
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn full(bytes: Bytes) -> Self {
         Self {
-            inbound: None,
-            tally: None,
-            replay: None,
+            source: RequestSource {
+                held: bytes,
+                inbound: None,
+                trailers: None,
+                tally: None,
+                replay: None,
+            },
+            filter: None,
         }
     }
 
     pub(crate) fn new(body: Incoming, timer: Timer, idle: Duration, bytes: Rc<Cell<u64>>) -> Self {
         Self {
-            inbound: Some(Inbound { body, timer, idle }),
-            tally: Some(Tally {
-                bytes,
-                is_over: Rc::default(),
-            }),
-            replay: None,
+            source: RequestSource {
+                held: Bytes::new(),
+                inbound: Some(Inbound { body, timer, idle }),
+                trailers: None,
+                tally: Some(Tally {
+                    bytes,
+                    is_over: Rc::default(),
+                }),
+                replay: None,
+            },
+            filter: None,
         }
     }
 
-    /// Keeps what is sent, as far as it is little, so that the body can be sent once more. Nothing
-    /// to keep if there is no body.
+    /// Keeps what is sent, as far as it is little, so that the body can be sent once more. A body
+    /// that plugins see, or have read ahead, can be sent once only.
     pub(crate) fn keep(&mut self) -> Option<Rc<Kept>> {
-        let tally = self.tally.as_ref()?;
-        if let Some(replay) = &self.replay {
+        let source = &mut self.source;
+        let tally = source.tally.as_ref()?;
+        if self.filter.is_some() || !source.held.is_empty() || source.trailers.is_some() {
+            return None;
+        }
+        if let Some(replay) = &source.replay {
             return Some(Rc::clone(&replay.kept));
         }
         let kept = Rc::new(Kept::new(Rc::clone(&tally.bytes)));
-        self.replay = Some(Box::new(Replay::of(&kept)));
+        source.replay = Some(Box::new(Replay::of(&kept)));
         Some(kept)
     }
 
@@ -150,23 +197,115 @@ impl RequestBody {
             return None;
         }
         Some(Self {
-            inbound: Some(inbound),
-            tally: Some(Tally {
-                bytes: Rc::clone(&kept.bytes_read),
-                is_over: Rc::default(),
-            }),
-            replay: Some(Box::new(Replay::of(kept))),
+            source: RequestSource {
+                held: Bytes::new(),
+                inbound: Some(inbound),
+                trailers: None,
+                tally: Some(Tally {
+                    bytes: Rc::clone(&kept.bytes_read),
+                    is_over: Rc::default(),
+                }),
+                replay: Some(Box::new(Replay::of(kept))),
+            },
+            filter: None,
         })
     }
 
-    /// Whether there is anything to send.
-    pub(crate) fn has_inbound(&self) -> bool {
-        self.inbound.is_some()
+    pub(crate) fn progress(&self) -> Progress {
+        let tally = self.source.tally.as_ref();
+        Progress(tally.map(|tally| Rc::clone(&tally.is_over)))
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        Progress(self.tally.as_ref().map(|tally| Rc::clone(&tally.is_over)))
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        if ahead.is_whole {
+            source.inbound = None;
+        }
+        source.held = ahead.bytes;
+        source.trailers = ahead.trailers.map(Box::new);
+        Ok(shown(&source.held, limit, ahead.is_whole))
     }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        self.source.held = bytes;
+    }
+
+    /// Whether there is nothing to send.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            self.filter = Some(Box::new(filter));
+        }
+    }
+}
+
+impl RequestSource {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        if let Some(bytes) = self.replay.as_mut().and_then(|replay| replay.next()) {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        if !self.held.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
+        }
+        let Some(inbound) = &mut self.inbound else {
+            return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
+        };
+        let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
+        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally) {
+            if let Some(data) = frame.data_ref() {
+                tally.bytes.set(tally.bytes.get() + data.len() as u64);
+            }
+            if let Some(replay) = &mut self.replay {
+                replay.read(frame);
+            }
+        }
+        polled
+    }
+
+    fn is_over(&self) -> bool {
+        let inbound = self.inbound.as_ref();
+        self.held.is_empty()
+            && self.trailers.is_none()
+            && self.replay.as_ref().is_none_or(|replay| replay.is_over())
+            && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inbound = self.inbound.as_ref();
+        let rest = inbound.map_or_else(|| SizeHint::with_exact(0), |i| i.body.size_hint());
+        let kept = self.replay.as_ref().map_or(0, |replay| replay.bytes_left());
+        larger(rest, self.held.len() as u64 + kept)
+    }
+}
+
+/// What a plugin sees of a body that was read ahead.
+fn shown(held: &Bytes, limit: usize, is_whole: bool) -> HeldBody {
+    HeldBody {
+        bytes: held.slice(..held.len().min(limit)),
+        is_truncated: !is_whole || held.len() > limit,
+        is_replaced: false,
+    }
+}
+
+/// The hint of a body that has more bytes before it.
+fn larger(rest: SizeHint, held: u64) -> SizeHint {
+    if held == 0 {
+        return rest;
+    }
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(held));
+    if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(held)) {
+        hint.set_upper(upper);
+    }
+    hint
 }
 
 impl http_body::Body for RequestBody {
@@ -177,47 +316,31 @@ impl http_body::Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if let Some(bytes) = this.replay.as_mut().and_then(|replay| replay.next()) {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        let Self { source, filter } = self.get_mut();
+        match filter {
+            None => source.poll_frame(cx),
+            Some(filter) => filter.poll_frame(
+                cx,
+                source,
+                RequestSource::poll_frame,
+                RequestSource::is_over,
+            ),
         }
-        let Some(inbound) = &mut this.inbound else {
-            return Poll::Ready(None);
-        };
-        let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &this.tally) {
-            if let Some(data) = frame.data_ref() {
-                tally.bytes.set(tally.bytes.get() + data.len() as u64);
-            }
-            if let Some(replay) = &mut this.replay {
-                replay.read(frame);
-            }
-        }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_replayed = self.replay.as_ref().is_none_or(|replay| replay.is_over());
-        let inbound = self.inbound.as_ref();
-        is_replayed && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
+        match &self.filter {
+            None => self.source.is_over(),
+            Some(filter) => filter.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(inbound) = &self.inbound else {
-            return SizeHint::with_exact(0);
-        };
-        let mut hint = inbound.body.size_hint();
-        let kept = self.replay.as_ref().map_or(0, |replay| replay.bytes_left());
-        if kept > 0 {
-            let upper = hint.upper().and_then(|upper| upper.checked_add(kept));
-            // The upper bound first: it may not be below the lower one.
-            match upper {
-                Some(upper) => hint.set_upper(upper),
-                None => hint = SizeHint::new(),
-            }
-            hint.set_lower(hint.lower() + kept);
+        match &self.filter {
+            None => self.source.size_hint(),
+            // Plugins may make it longer or shorter.
+            Some(_) => SizeHint::default(),
         }
-        hint
     }
 }
 
@@ -233,14 +356,69 @@ enum Source {
     Empty,
     Full(Bytes),
     Upstream(Box<UpstreamBody>),
+    Held(Box<HeldSource>),
+    Filtered(Box<(Self, Filter)>),
+}
+
+/// A body that was read ahead.
+struct HeldSource {
+    bytes: Bytes,
+    rest: Source,
+    trailers: Option<HeaderMap>,
 }
 
 impl Source {
+    fn of(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(bytes)
+        }
+    }
+
     fn is_over(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Upstream(upstream) => upstream.inbound.body.is_end_stream(),
+            Self::Held(held) => {
+                held.bytes.is_empty() && held.trailers.is_none() && held.rest.is_over()
+            }
+            Self::Filtered(filtered) => filtered.1.is_end_stream(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(upstream) => upstream.poll_frame(cx),
+            Self::Held(held) if !held.bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut held.bytes)))))
+            }
+            Self::Held(held) => match held.trailers.take() {
+                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                None => held.rest.poll_frame(cx),
+            },
+            Self::Filtered(filtered) => {
+                let (source, filter) = &mut **filtered;
+                filter.poll_frame(cx, source, Self::poll_frame, Self::is_over)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
+            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len() as u64),
+            // Plugins may make it longer or shorter.
+            Self::Filtered(_) => SizeHint::default(),
         }
     }
 }
@@ -255,13 +433,8 @@ struct UpstreamBody {
 
 impl ResponseBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
-        let source = if bytes.is_empty() {
-            Source::Empty
-        } else {
-            Source::Full(bytes)
-        };
         Self {
-            source,
+            source: Source::of(bytes),
             record: None,
             _in_flight: None,
         }
@@ -288,6 +461,45 @@ impl ResponseBody {
             source: Source::Upstream(Box::new(upstream)),
             record: None,
             _in_flight: None,
+        }
+    }
+
+    /// Whether there is nothing to come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        let shown = shown(&ahead.bytes, limit, ahead.is_whole);
+        let rest = match ahead.is_whole {
+            true => Source::Empty,
+            false => std::mem::replace(source, Source::Empty),
+        };
+        *source = Source::Held(Box::new(HeldSource {
+            bytes: ahead.bytes,
+            rest,
+            trailers: ahead.trailers,
+        }));
+        Ok(shown)
+    }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        match &mut self.source {
+            Source::Held(held) => held.bytes = bytes,
+            source => *source = Source::of(bytes),
+        }
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            let source = std::mem::replace(&mut self.source, Source::Empty);
+            self.source = Source::Filtered(Box::new((source, filter)));
         }
     }
 
@@ -343,15 +555,7 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.source {
-            Source::Empty => Poll::Ready(None),
-            Source::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.source = Source::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Source::Upstream(upstream) => upstream.poll_frame(cx),
-        };
+        let polled = this.source.poll_frame(cx);
         if let Some(record) = &mut this.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -372,10 +576,6 @@ impl http_body::Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(upstream) => upstream.inbound.body.size_hint(),
-        }
+        self.source.size_hint()
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum ProxyError {
         status: StatusCode,
         source: PluginError,
     },
+    #[error("plugin {plugin} is not there: it could not be fetched, or cannot be used")]
+    PluginAbsent { plugin: PolicyName },
     #[error("plugin {plugin} asked to end the connection")]
     Aborted { plugin: PolicyName },
     #[error("plugin {plugin} named an upstream that is not there")]
@@ -90,6 +92,51 @@ pub(crate) enum ProxyError {
     },
     #[error("the request body could not be read")]
     RequestBody,
+    #[error("the request body is longer than plugin {plugin} takes")]
+    RequestBodySize { plugin: PolicyName },
+    #[error("the response body could not be read for plugin {plugin}")]
+    ResponseBody { plugin: PolicyName },
+    #[error("the response body is longer than plugin {plugin} takes")]
+    ResponseBodySize { plugin: PolicyName },
+    /// The cause was logged where it was seen: it passed through an error of hyper.
+    #[error("plugin {plugin} ended the request body")]
+    BodyPlugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+}
+
+impl ProxyError {
+    /// The plugin that it is about, for the access record.
+    pub(crate) fn plugin(&self) -> Option<&PolicyName> {
+        match self {
+            Self::Plugin { plugin, .. }
+            | Self::PluginAbsent { plugin }
+            | Self::Aborted { plugin }
+            | Self::UnknownUpstream { plugin }
+            | Self::RequestBodySize { plugin }
+            | Self::ResponseBody { plugin }
+            | Self::ResponseBodySize { plugin }
+            | Self::BodyPlugin { plugin, .. } => Some(plugin),
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Rewrite(_)
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
+            | Self::FirstByteTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::Framing { .. }
+            | Self::UnaskedUpgrade { .. }
+            | Self::RequestBody => None,
+        }
+    }
 }
 
 /// Whose fault it was.
@@ -112,10 +159,6 @@ impl Side {
     }
 }
 
-/// The errors of a process, and of a system, that has too many files open.
-const EMFILE: i32 = 24;
-const ENFILE: i32 = 23;
-
 impl ProxyError {
     /// A connection that could not be made: by the endpoint's fault, or by our own lack of sockets.
     pub(crate) fn of_connect(
@@ -123,7 +166,8 @@ impl ProxyError {
         endpoint: EndpointSpec,
         source: io::Error,
     ) -> Self {
-        if matches!(source.raw_os_error(), Some(EMFILE | ENFILE)) {
+        // Of a process, and of a system, that has too many files open.
+        if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
             return Self::NoSockets {
                 upstream,
                 endpoint,
@@ -144,9 +188,12 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
-            Self::Plugin { status, .. } => *status,
+            Self::Plugin { status, .. } | Self::BodyPlugin { status, .. } => *status,
+            Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
-            Self::UnknownUpstream { .. }
+            Self::PluginAbsent { .. }
+            | Self::UnknownUpstream { .. }
             | Self::NoSockets { .. }
             | Self::NoEndpoint { .. }
             | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -170,6 +217,7 @@ impl ProxyError {
             Self::NoRoute => "no-route",
             Self::Rewrite(_) => "bad-rewrite",
             Self::Plugin { source, .. } => source.reason(),
+            Self::PluginAbsent { .. } => "plugin-absent",
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
@@ -184,18 +232,27 @@ impl ProxyError {
                 "upstream-protocol"
             }
             Self::RequestBody => "request-body",
+            Self::RequestBodySize { .. } => "request-body-size",
+            Self::ResponseBody { .. } => "response-cut",
+            Self::ResponseBodySize { .. } => "response-body-size",
+            Self::BodyPlugin { reason, .. } => reason,
         }
     }
 
     pub(crate) fn side(&self) -> Side {
         match self {
-            Self::Request(_) | Self::Misdirected | Self::NoRoute | Self::RequestBody => {
-                Side::Downstream
-            }
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::RequestBody
+            | Self::RequestBodySize { .. } => Side::Downstream,
             Self::Rewrite(_) | Self::NoSockets { .. } => Side::Gateway,
-            Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
-                Side::Plugin
-            }
+            Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
+            | Self::Aborted { .. }
+            | Self::UnknownUpstream { .. }
+            | Self::BodyPlugin { .. } => Side::Plugin,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => Side::Upstream,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::UpstreamTls { .. }
@@ -213,12 +270,19 @@ impl ProxyError {
     /// request boundary in doubt.
     pub(crate) fn closes(&self) -> bool {
         match self {
-            Self::Request(_) | Self::RequestBody | Self::Aborted { .. } => true,
+            Self::Request(_)
+            | Self::RequestBody
+            | Self::RequestBodySize { .. }
+            | Self::BodyPlugin { .. }
+            | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::Rewrite(_)
             | Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
             | Self::UnknownUpstream { .. }
+            | Self::ResponseBody { .. }
+            | Self::ResponseBodySize { .. }
             | Self::Connect { .. }
             | Self::UpstreamTls { .. }
             | Self::NoSockets { .. }

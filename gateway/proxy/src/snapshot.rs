@@ -10,6 +10,7 @@
 //!   [`compile`] takes over where name and spec are equal.
 
 pub(crate) mod compile;
+pub(crate) mod component;
 pub(crate) mod materials;
 
 use std::collections::BTreeMap;
@@ -20,10 +21,12 @@ use arc_swap::ArcSwap;
 use postern_core::config::Config;
 use postern_core::config::route::RuleSpec;
 use postern_core::name::CertificateName;
+use postern_core::name::PolicyName;
 use postern_core::name::RouteName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
+use postern_wasm::Plugin;
 
 use crate::listener::Listener;
 use crate::policy::Policy;
@@ -46,6 +49,20 @@ pub struct Snapshot {
     pub(crate) policies: Vec<Arc<Policy>>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     certificates: BTreeMap<CertificateName, Arc<Certificate>>,
+    /// What is served otherwise than it was declared.
+    impairments: Vec<Impairment>,
+}
+
+/// A plugin that is not as declared, because it could not be fetched or cannot be used: the one
+/// before it serves on, or there is none and what needs it is answered 503.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Impairment {
+    /// The declared thing, as in [`Origins::find`](postern_core::config::Origins::find).
+    pub at: String,
+    pub message: String,
+    pub help: &'static str,
+    /// Trying again is no use until somebody changes something.
+    pub is_lasting: bool,
 }
 
 /// Position in `Snapshot::upstreams`.
@@ -114,6 +131,18 @@ impl Snapshot {
         self.upstream_names
             .binary_search_by(|probe| probe.as_str().cmp(name))
             .ok()
+    }
+
+    pub fn impairments(&self) -> &[Impairment] {
+        &self.impairments
+    }
+
+    pub(crate) fn plugin(&self, name: &PolicyName) -> Option<&Arc<Plugin>> {
+        let index = self.config.policies.keys().position(|n| n == name)?;
+        match &**self.policies.get(index)? {
+            Policy::Plugin(live) => Some(&live.plugin),
+            Policy::Headers(_) | Policy::Absent(_) => None,
+        }
     }
 
     /// Each certificate with the Unix time, in seconds, at which it expires.

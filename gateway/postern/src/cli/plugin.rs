@@ -1,5 +1,7 @@
 //! `postern plugin`: what a component is, and how a core module becomes one.
 
+mod push;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -7,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use postern_core::config::plugin::Grants;
 use postern_wasm::Component;
 use postern_wasm::PluginEngine;
 use postern_wasm::component::MAX_COMPONENT_BYTES;
@@ -28,9 +31,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Say what a plugin does and needs: phases, imports, size, digest, time to compile
+    /// Say what a plugin does and needs: phases, imports, grants, size, digest, time to compile
     ///
-    /// Compiles the component as the gateway would, and runs nothing of it.
+    /// Compiles the component as the gateway would, and runs nothing of it. "grants" are what its
+    /// section of the configuration has to give. "stubbed" are interfaces of WASI: there is no file
+    /// system, socket or environment behind them, and a call of one ends the instance.
     Inspect {
         /// The component
         #[arg(value_name = "FILE.wasm")]
@@ -51,12 +56,18 @@ enum Command {
         #[arg(short, long, value_name = "OUT.wasm")]
         output: PathBuf,
     },
+    /// Put a component into a registry
+    ///
+    /// Checks it as a gateway would, pushes it in the shape of wasm-pkg-tools (one layer of
+    /// application/wasm), and prints the source by which a configuration names exactly this content.
+    Push(push::Args),
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Inspect { file, format } => inspect(file, *format)?,
         Command::Componentize { file, output } => componentize(file, output)?,
+        Command::Push(args) => push::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,13 +77,12 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
     let engine = PluginEngine::new(None)?;
     let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
     let phases = component.phases();
-    let phases = [
-        (phases.route, "route"),
-        (phases.request, "request"),
-        (phases.response, "response"),
-    ];
-    let phases = phases.into_iter().filter(|(is_exported, _)| *is_exported);
-    let phases: Vec<&str> = phases.map(|(_, name)| name).collect();
+    let phases = phases
+        .names()
+        .map(|name| name.strip_suffix("-phase").unwrap_or(name));
+    let phases: Vec<&str> = phases.collect();
+    let grants = component.missing_grants(&Grants::default());
+    let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
     let milliseconds = component.compile_time().as_millis();
     if format == Format::Json {
         let value = json!({
@@ -81,6 +91,8 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
             "bytes": component.size(),
             "phases": phases,
             "imports": component.imports(),
+            "grants": grants,
+            "stubbed": component.stubbed(),
             "compile-milliseconds": u64::try_from(milliseconds).unwrap_or(u64::MAX),
         });
         print(format_args!("{value:#}"));
@@ -90,12 +102,19 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
     print(format_args!("digest   sha256:{}", component.digest()));
     print(format_args!("size     {} bytes", component.size()));
     print(format_args!("phases   {}", phases.join(", ")));
-    for (index, import) in component.imports().iter().enumerate() {
-        let label = if index == 0 { "imports" } else { "" };
-        print(format_args!("{label:<8} {import}"));
-    }
+    print_list("imports", component.imports());
+    print_list("grants", &grants);
+    // Linked to nothing: a call of one ends the instance.
+    print_list("stubbed", component.stubbed());
     print(format_args!("compile  {milliseconds} ms"));
     Ok(())
+}
+
+fn print_list(label: &str, items: &[impl AsRef<str>]) {
+    for (index, item) in items.iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        print(format_args!("{label:<8} {}", item.as_ref()));
+    }
 }
 
 fn componentize(file: &Path, output: &Path) -> anyhow::Result<()> {

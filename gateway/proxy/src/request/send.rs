@@ -69,7 +69,7 @@ impl Going<'_> {
     pub(super) async fn send(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
         pool: &Rc<Pool>,
@@ -82,12 +82,6 @@ impl Going<'_> {
         };
         let mut lease = pool.lease(&ask)?;
         record.forwarded(pool, lease.endpoint_index());
-        let body = if body.is_end_stream() {
-            RequestBody::empty()
-        } else {
-            let idle = self.connection.listener.spec.timeouts.body_idle;
-            RequestBody::new(body, clock.timer(), idle, record.request_bytes())
-        };
         let of_upstream = pool.upstream.spec.timeouts.first_byte;
         let terms = Terms {
             keeps_request,
@@ -189,9 +183,9 @@ impl Going<'_> {
                 }
                 Sender::Http2(_) => true,
             };
-        let rest = match (body.has_inbound(), keeps) {
-            (false, true) => Rest::None,
-            (true, true) => body.keep().map_or(Rest::Gone, Rest::Kept),
+        let rest = match (body.is_over(), keeps) {
+            (true, true) => Rest::None,
+            (false, true) => body.keep().map_or(Rest::Gone, Rest::Kept),
             (_, false) => Rest::Gone,
         };
         let keeps = keeps || terms.keeps_request;
@@ -334,7 +328,7 @@ fn upstream_request(
     request
 }
 
-fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
+pub(crate) fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     let is_tls = lease.upstream().spec.tls.is_some();
     parts.scheme = Some(if is_tls {
@@ -381,7 +375,7 @@ fn downstream_response(
 }
 
 /// Why there is no response.
-enum Unsent {
+pub(crate) enum Unsent {
     /// The connection gave the request back untouched.
     Returned(Box<Request<RequestBody>>),
     Failed(hyper::Error),
@@ -389,7 +383,7 @@ enum Unsent {
 }
 
 impl Sender {
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
         upload: &Progress,
@@ -412,7 +406,7 @@ impl Sender {
     }
 
     /// What has to be driven until the response has ended, and then goes back to the pool.
-    fn into_http1(self) -> Option<Http1> {
+    pub(crate) fn into_http1(self) -> Option<Http1> {
         match self {
             Self::Http1(connection) => Some(connection),
             Self::Http2(_) => None,

@@ -2,7 +2,8 @@
 //!
 //! What is equal by name and spec is taken over alive: sockets go on listening, connections stay
 //! pooled, plugins stay compiled. What cannot be built is a [`Problem`] at the place that declared
-//! it, all of them at once, and then there is no next snapshot.
+//! it, all of them at once, and then there is no next snapshot. A plugin that has to be fetched costs
+//! itself alone: what it leaves is an [`Impairment`].
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::parse::Loaded;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::route::ActionSpec;
 use postern_core::name::CertificateName;
 use postern_core::name::ListenerName;
@@ -27,27 +29,31 @@ use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
-use postern_wasm::Component;
-use postern_wasm::Plugin;
 use postern_wasm::PluginEngine;
 
 use super::Backends;
+use super::Impairment;
 use super::Rule;
 use super::Snapshot;
+use super::component::Builds;
+use super::component::Workshop;
 use super::materials::Materials;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
-use crate::policy::LivePlugin;
+use crate::policy::GrantedSecrets;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
 use crate::upstream;
 use crate::upstream::Upstream;
 
+/// Bytes of one secret: an RSA key with room to spare.
+const MAX_SECRET_BYTES: usize = 64 << 10;
+
 /// What compiling needs besides configurations; one for the life of the process.
 pub struct Compiler {
-    engine: Arc<PluginEngine>,
+    workshop: Workshop,
     tls: tls::ServerTls,
     workers: usize,
     binds_listeners: bool,
@@ -57,7 +63,7 @@ impl Compiler {
     /// `binds_listeners` is false where nothing will be served: for `check`.
     pub fn new(engine: Arc<PluginEngine>, workers: usize, binds_listeners: bool) -> Self {
         Self {
-            engine,
+            workshop: Workshop::new(engine),
             tls: tls::ServerTls::new(),
             workers,
             binds_listeners,
@@ -78,12 +84,14 @@ impl Compiler {
             materials,
             previous: previous.map(|previous| &**previous),
             problems: Vec::new(),
+            impairments: Vec::new(),
         };
         let certificates = build.certificates();
         let upstreams = build.upstreams();
         let policies = build.policies().await;
         build.access_log();
         let listeners = build.listeners(&certificates);
+        let impairments = std::mem::take(&mut build.impairments);
         if !build.problems.is_empty() {
             return Err(build.problems);
         }
@@ -99,7 +107,13 @@ impl Compiler {
             policies,
             listeners,
             certificates,
+            impairments,
         })
+    }
+
+    /// How components were made ready since the start of the process.
+    pub fn builds(&self) -> Builds {
+        self.workshop.builds()
     }
 }
 
@@ -110,6 +124,7 @@ struct Build<'b> {
     materials: &'b Materials,
     previous: Option<&'b Snapshot>,
     problems: Vec<Problem>,
+    impairments: Vec<Impairment>,
 }
 
 impl Build<'_> {
@@ -221,48 +236,112 @@ impl Build<'_> {
     }
 
     async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
-        let at = format!("plugins.{name}");
-        let PluginSource::File(path) = &spec.source;
-        let bytes = self.file(path, &format!("{at}.source"))?;
+        let at = format!("plugins.{name}.source");
         let live = self.previous.and_then(|p| {
             let position = p.config.policies.keys().position(|other| other == name)?;
             p.policies.get(position)
         });
-        if let Some(policy) = live
-            && let Policy::Plugin(live) = &**policy
-            && live.is_from(spec, &bytes)
-        {
-            return Some(Arc::clone(policy));
-        }
-        let engine = Arc::clone(&self.compiler.engine);
-        let code = Arc::clone(&bytes);
-        // Compiling takes up to seconds of processor time.
-        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
-        let component = match component {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => {
-                self.problem(&format!("{at}.source"), with_causes(&error));
-                return None;
-            }
-            Err(_) => {
-                let message = "the component's compilation failed".to_owned();
-                self.problem(&format!("{at}.source"), message);
-                return None;
-            }
+        let bytes = match &spec.source {
+            PluginSource::File(path) => self.file(path, &at)?,
+            PluginSource::Remote(remote) => match self.materials.fetched(remote) {
+                Ok(bytes) => bytes,
+                Err(absence) => {
+                    return Some(self.stand_in(
+                        name,
+                        live,
+                        at,
+                        absence.message,
+                        absence.is_lasting,
+                    ));
+                }
+            },
         };
-        let config = spec.config.clone();
-        match Plugin::configure(component, name.clone(), config, spec.limits).await {
-            Ok(plugin) => Some(Arc::new(Policy::Plugin(LivePlugin {
-                name: name.clone(),
-                spec: spec.clone(),
-                bytes,
-                plugin,
-            }))),
-            Err(error) => {
-                self.problem(&at, with_causes(&error));
-                None
+        let secrets = self.secrets(&format!("plugins.{name}"), spec);
+        let building = self
+            .compiler
+            .workshop
+            .plugin(name, spec, bytes, secrets, live);
+        let refusals = match building.await {
+            Ok(policy) => return Some(policy),
+            Err(refusals) => refusals,
+        };
+        // One object among many, which an operator cannot put back by putting a file back: it costs
+        // itself. `check` serves nothing, so there it is a problem.
+        let costs_itself = is_remote(spec) && self.compiler.binds_listeners;
+        let mut policy = None;
+        for refusal in refusals {
+            let at = format!("plugins.{name}{}", refusal.field);
+            if costs_itself {
+                policy = Some(self.stand_in(name, live, at, refusal.in_one_line(), true));
+                continue;
             }
+            let problem = Problem::error(self.origins.find(&at), refusal.message);
+            self.problems.push(match refusal.help {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            });
         }
+        policy
+    }
+
+    /// What serves in the place of a plugin that is not there: the one before it, or nothing that
+    /// lets a request pass.
+    fn stand_in(
+        &mut self,
+        name: &PolicyName,
+        live: Option<&Arc<Policy>>,
+        at: String,
+        message: String,
+        is_lasting: bool,
+    ) -> Arc<Policy> {
+        let (policy, help) = match live {
+            Some(live) if matches!(**live, Policy::Plugin(_)) => {
+                (Arc::clone(live), "the plugin that served before serves on")
+            }
+            _ => (
+                Arc::new(Policy::Absent(name.clone())),
+                "requests that need this plugin are answered 503",
+            ),
+        };
+        self.impairments.push(Impairment {
+            at,
+            message,
+            help,
+            is_lasting,
+        });
+        policy
+    }
+
+    /// The secrets that a plugin is granted; `None` if one of them is not to be had.
+    fn secrets(&mut self, at: &str, spec: &PluginSpec) -> Option<GrantedSecrets> {
+        let mut secrets = GrantedSecrets::new();
+        for (name, source) in &spec.grants.secrets {
+            let at = format!("{at}.grants.secrets.{name}");
+            let bytes: Option<Arc<[u8]>> = match source {
+                SecretSource::File(path) => self.file(path, &at),
+                SecretSource::Env(variable) => match std::env::var_os(variable) {
+                    Some(value) => Some(value.as_encoded_bytes().into()),
+                    None => {
+                        self.problem(&at, format!("there is no variable {variable}"));
+                        None
+                    }
+                },
+            };
+            let Some(bytes) = bytes else { continue };
+            // Editors and `echo` end a file with a line end that nobody means.
+            let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+            let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+            if secret.is_empty() || secret.len() > MAX_SECRET_BYTES {
+                let message = match secret.len() {
+                    0 => "the secret is empty".to_owned(),
+                    size => format!("the secret has {size} bytes; {MAX_SECRET_BYTES} is the most"),
+                };
+                self.problem(&at, message);
+                continue;
+            }
+            secrets.insert(name.clone(), secret.into());
+        }
+        (secrets.len() == spec.grants.secrets.len()).then_some(secrets)
     }
 
     fn listeners(
@@ -334,6 +413,10 @@ impl Build<'_> {
         self.problems
             .push(Problem::error(self.origins.find(at), message));
     }
+}
+
+fn is_remote(spec: &PluginSpec) -> bool {
+    matches!(spec.source, PluginSource::Remote(_))
 }
 
 fn rules(config: &Config) -> Vec<Vec<Rule>> {

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use postern_core::retry::Fault;
 
 use super::Answered;
+use crate::body::BodyError;
 use crate::body::Kept;
 use crate::body::RequestBody;
 use crate::error::ProxyError;
@@ -134,9 +135,9 @@ impl Failed {
         sender: Sender,
         lease: &Lease,
     ) -> Box<Self> {
-        let is_body = is_request_body_error(&error);
+        let of_body = request_body_error(&error);
         let fault = match &sender {
-            _ if is_body => Fault::Final,
+            _ if of_body.is_some() => Fault::Final,
             Sender::Http1(connection) if connection.has_answered() => Fault::Final,
             Sender::Http1(connection) => Fault::Reset {
                 was_reused: connection.was_reused(),
@@ -145,11 +146,7 @@ impl Failed {
         };
         Box::new(Self {
             fault,
-            error: if is_body {
-                ProxyError::RequestBody
-            } else {
-                lease.exchange_error(error)
-            },
+            error: of_body.unwrap_or_else(|| lease.exchange_error(error)),
             body,
             sender: Some(sender),
             answer: None,
@@ -166,6 +163,8 @@ impl Failed {
             Fault::Final => !matches!(
                 self.error,
                 ProxyError::RequestBody
+                    | ProxyError::BodyPlugin { .. }
+                    | ProxyError::Aborted { .. }
                     | ProxyError::Overloaded { .. }
                     | ProxyError::NoSockets { .. }
             ),
@@ -201,14 +200,28 @@ fn h2_fault(error: &hyper::Error) -> Fault {
     }
 }
 
-/// Whether the client, not the endpoint, broke off.
-fn is_request_body_error(error: &hyper::Error) -> bool {
+/// What the request's body failed with, if it was that and not the endpoint.
+fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if error.is::<crate::body::BodyError>() {
-            return true;
+        if let Some(error) = error.downcast_ref::<BodyError>() {
+            return Some(match error {
+                BodyError::Idle | BodyError::Cut(_) => ProxyError::RequestBody,
+                BodyError::Plugin {
+                    plugin,
+                    status,
+                    reason,
+                } => ProxyError::BodyPlugin {
+                    plugin: plugin.clone(),
+                    status: *status,
+                    reason,
+                },
+                BodyError::Aborted { plugin } => ProxyError::Aborted {
+                    plugin: plugin.clone(),
+                },
+            });
         }
         cause = error.source();
     }
-    false
+    None
 }
