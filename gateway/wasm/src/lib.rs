@@ -24,6 +24,7 @@ pub mod component;
 pub mod engine;
 pub mod error;
 pub mod exchange;
+pub mod interface;
 pub mod limits;
 pub mod plugin;
 pub mod stats;
@@ -39,6 +40,7 @@ mod view;
 
 pub use component::Component;
 pub use component::encode::encode_component;
+pub use component::encode::encode_plugin;
 pub use engine::PluginEngine;
 pub use error::PluginError;
 pub use exchange::Action;
