@@ -16,12 +16,12 @@ use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
 use postern_core::header::retain_trailers;
 
 use crate::access_log::AccessRecord;
 use crate::clock::Timer;
 use crate::connection::InFlight;
+use crate::upstream::Http1;
 use crate::upstream::Lease;
 
 /// A body was cut short. Which way, the access record knows.
@@ -33,6 +33,8 @@ pub(crate) enum BodyError {
     Cut(#[source] hyper::Error),
 }
 
+type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+
 /// A body that is read from one side of the gateway.
 struct Inbound {
     body: Incoming,
@@ -41,11 +43,13 @@ struct Inbound {
 }
 
 impl Inbound {
+    /// What was read, or the end of the wait for it. `poll` reads.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        poll: impl FnOnce(&mut Incoming, &mut Context<'_>) -> PolledFrame<hyper::Error>,
+    ) -> PolledFrame<BodyError> {
+        match poll(&mut self.body, cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 self.timer.disarm();
                 if let Some(trailers) = frame.trailers_mut() {
@@ -78,6 +82,7 @@ struct Tally {
 }
 
 /// Whether a request body has been sent.
+#[derive(Clone)]
 pub(crate) struct Progress(Option<Rc<Cell<bool>>>);
 
 impl Progress {
@@ -127,7 +132,7 @@ impl http_body::Body for RequestBody {
         let Some(inbound) = &mut this.inbound else {
             return Poll::Ready(None);
         };
-        let polled = inbound.poll_frame(cx);
+        let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
         if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &this.tally)
             && let Some(data) = frame.data_ref()
         {
@@ -177,8 +182,8 @@ impl Source {
 /// A response body from an upstream, and the connection it comes over.
 struct UpstreamBody {
     inbound: Inbound,
-    /// Goes back to its pool when the body ended well.
-    sender: Option<http1::SendRequest<RequestBody>>,
+    /// Of HTTP/1: goes back to its pool when the body ended well.
+    connection: Option<Http1>,
     lease: Lease,
 }
 
@@ -200,12 +205,12 @@ impl ResponseBody {
         body: Incoming,
         timer: Timer,
         idle: Duration,
-        sender: Option<http1::SendRequest<RequestBody>>,
+        connection: Option<Http1>,
         lease: Lease,
     ) -> Self {
         let mut upstream = UpstreamBody {
             inbound: Inbound { body, timer, idle },
-            sender,
+            connection,
             lease,
         };
         // A response without body is over before anybody polls it.
@@ -238,9 +243,28 @@ impl ResponseBody {
 
 impl UpstreamBody {
     fn finish(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            self.lease.put_back(sender);
+        if let Some(connection) = self.connection.take() {
+            self.lease.put_back(connection);
         }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        let connection = self.connection.as_ref();
+        let polled = self.inbound.poll_frame(cx, |body, cx| match connection {
+            Some(connection) => connection.poll_body(body, cx),
+            None => Pin::new(body).poll_frame(cx),
+        });
+        let is_over = match &polled {
+            Poll::Ready(None) => true,
+            // Known to be the last frame: the connection is free for the next request before the
+            // client has taken this one's last byte.
+            Poll::Ready(Some(Ok(_))) => self.inbound.body.is_end_stream(),
+            _ => false,
+        };
+        if is_over {
+            self.finish();
+        }
+        polled
     }
 }
 
@@ -260,20 +284,7 @@ impl http_body::Body for ResponseBody {
                 this.source = Source::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Source::Upstream(upstream) => {
-                let polled = upstream.inbound.poll_frame(cx);
-                let is_over = match &polled {
-                    Poll::Ready(None) => true,
-                    // Known to be the last frame: the connection is free for the next request
-                    // before the client has taken this one's last byte.
-                    Poll::Ready(Some(Ok(_))) => upstream.inbound.body.is_end_stream(),
-                    _ => false,
-                };
-                if is_over {
-                    upstream.finish();
-                }
-                polled
-            }
+            Source::Upstream(upstream) => upstream.poll_frame(cx),
         };
         if let Some(record) = &mut this.record {
             match &polled {

@@ -338,28 +338,13 @@ async fn serve_http1(
         .max_header_size(limits.head_bytes as usize)
         .serve_connection(io, service)
         .with_upgrades();
-    let mut served = pin!(served);
-    let mut is_closing = false;
-    std::future::poll_fn(|cx| {
-        loop {
-            if watch.draining.get() && !is_closing {
-                is_closing = true;
-                watch.note_closing();
-                served.as_mut().graceful_shutdown();
-            }
-            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            watch.note_head();
-            match watch.timer.poll_due(cx) {
-                // Woken to close, which the next turn begins.
-                Poll::Ready(()) if watch.draining.get() && !is_closing => {}
-                Poll::Ready(()) => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await
+    watch
+        .serve(
+            served,
+            |served| served.graceful_shutdown(),
+            AtDeadline::Close,
+        )
+        .await
 }
 
 async fn serve_http2(
@@ -379,30 +364,61 @@ async fn serve_http2(
         .max_send_buf_size(H2_SEND_BUFFER)
         .max_local_error_reset_streams(H2_LOCAL_RESETS)
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = pin!(served);
-    let mut is_closing = false;
-    std::future::poll_fn(|cx| {
-        loop {
-            if watch.draining.get() && !is_closing {
-                is_closing = true;
-                watch.note_closing();
-                served.as_mut().graceful_shutdown();
-            }
-            if let Poll::Ready(ended) = served.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            match watch.timer.poll_due(cx) {
-                // First GOAWAY, then one more idle time for the client to go; then it is closed.
-                Poll::Ready(()) if !is_closing => watch.draining.set(true),
-                Poll::Ready(()) => return Poll::Ready(Ok(())),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    })
-    .await
+    watch
+        .serve(
+            served,
+            |served| served.graceful_shutdown(),
+            AtDeadline::GoAway,
+        )
+        .await
+}
+
+/// What a connection's deadline does to it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum AtDeadline {
+    Close,
+    /// First GOAWAY, then one more idle time for the client to go; then it is closed.
+    GoAway,
 }
 
 impl Watch {
+    /// Polls a connection to its end, and ends it at its deadline or when the worker drains.
+    async fn serve<C>(
+        &self,
+        connection: C,
+        mut shut_down: impl FnMut(Pin<&mut C>),
+        at_deadline: AtDeadline,
+    ) -> hyper::Result<()>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
+        let mut is_closing = false;
+        std::future::poll_fn(|cx| {
+            loop {
+                if self.draining.get() && !is_closing {
+                    is_closing = true;
+                    self.note_closing();
+                    shut_down(connection.as_mut());
+                }
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(ended);
+                }
+                self.note_head();
+                match self.timer.poll_due(cx) {
+                    // Woken to close, which the next turn begins.
+                    Poll::Ready(()) if self.draining.get() && !is_closing => {}
+                    Poll::Ready(()) if at_deadline == AtDeadline::GoAway && !is_closing => {
+                        self.draining.set(true);
+                    }
+                    Poll::Ready(()) => return Poll::Ready(Ok(())),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
     /// Between requests, the first byte of the next one changes which deadline holds.
     fn note_head(&self) {
         if self.phase.get() == Phase::Idle && self.has_read.load(Ordering::Relaxed) {

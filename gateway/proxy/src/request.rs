@@ -20,7 +20,6 @@ use http::uri::PathAndQuery;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use postern_core::config::policy::HeadersSpec;
 use postern_core::config::route::ActionSpec;
 use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::header::has_plain_framing;
@@ -33,6 +32,7 @@ use postern_wasm::Exchange;
 use postern_wasm::exchange::ResponseHead;
 
 use crate::access_log::AccessRecord;
+use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::clock::Timer;
@@ -43,6 +43,7 @@ use crate::policy::PolicyChain;
 use crate::policy::Verdict;
 use crate::response;
 use crate::snapshot::Rule;
+use crate::upstream::Http1;
 use crate::upstream::Lease;
 use crate::upstream::Sender;
 use crate::worker::View;
@@ -97,6 +98,13 @@ enum Answer {
     Tunnel(Response<ResponseBody>, tunnel::Tunnel),
 }
 
+impl Answer {
+    fn response_mut(&mut self) -> &mut Response<ResponseBody> {
+        let (Self::Response(response) | Self::Tunnel(response, _)) = self;
+        response
+    }
+}
+
 /// The phases of a request. `?` is the only error handling here.
 async fn forward(
     worker: &Rc<Worker>,
@@ -148,7 +156,13 @@ async fn forward(
         );
     }
     let mut chain = PolicyChain::new(view, rule);
-    let mut answer = match chain.on_request(&mut exchange).await? {
+    let verdict = if rule.policies.is_empty() {
+        Verdict::Continue
+    } else {
+        // Boxed, here and below, because what waits in it is large: every request would move it.
+        Box::pin(chain.on_request(&mut exchange)).await?
+    };
+    let mut answer = match verdict {
         Verdict::Respond { response, by } => {
             record.answered_by(&by);
             Answer::Response(response::of_plugin(response))
@@ -168,9 +182,10 @@ async fn forward(
         }
     };
 
-    rule.spec.headers.apply_to_response(&mut answer);
+    let spec = &rule.spec.headers.response;
+    spec.apply(answer.response_mut().headers_mut());
     if !rule.policies.is_empty() {
-        respond(&mut chain, &mut exchange, &mut answer, record).await?;
+        Box::pin(respond(&mut chain, &mut exchange, &mut answer, record)).await?;
     }
     Ok(answer)
 }
@@ -182,7 +197,7 @@ async fn respond(
     answer: &mut Answer,
     record: &mut AccessRecord,
 ) -> Result<(), ProxyError> {
-    let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
+    let response = answer.response_mut();
     exchange.response = Some(ResponseHead {
         status: response.status(),
         headers: std::mem::take(response.headers_mut()),
@@ -203,7 +218,7 @@ async fn respond(
             // Dropping what the upstream sent ends that exchange.
             *answer = Answer::Response(response::of_parts(status, body));
         }
-        let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
+        let response = answer.response_mut();
         // A switch of protocols is between client and upstream; nobody may rename it.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             *response.status_mut() = status;
@@ -298,12 +313,14 @@ impl Going<'_> {
         let timer = clock.timer();
         let mut sender = lease.connection(clock).await?;
         timer.arm(limit);
-        let mut sent = first_byte(sender.send(request), &timer, limit, &upload, &lease).await;
+        let mut sent = first_byte(sender.send(request, &upload), &timer, limit, &upload).await;
         if let Err(Unsent::Returned(request)) = sent {
             // The connection closed before anything was written: nobody has seen the request.
+            timer.disarm();
             sender = lease.fresh_connection(clock).await?;
             timer.arm(limit);
-            sent = first_byte(sender.send(*request), &timer, limit, &upload, &lease).await;
+            let sending = Box::pin(sender.send(*request, &upload));
+            sent = first_byte(sending, &timer, limit, &upload).await;
         }
         let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
         timer.disarm();
@@ -322,7 +339,7 @@ impl Going<'_> {
                     endpoint: lease.endpoint().clone(),
                 });
             };
-            let upstream = hyper::upgrade::on(&mut response);
+            let upstream = sender.upgrade(&mut response);
             let tunnel = tunnel::Tunnel::new(client, upstream, lease);
             let response = tunnel::switching(response);
             self.worker.stats.tunnels.add(1);
@@ -330,9 +347,9 @@ impl Going<'_> {
         }
         let idle = lease.upstream().spec.timeouts.body_idle;
         let is_head = exchange.request.method == Method::HEAD;
-        let sender = sender.into_reusable();
+        let connection = sender.into_http1();
         Ok(Answer::Response(downstream_response(
-            response, timer, idle, sender, lease, is_head,
+            response, timer, idle, connection, lease, is_head,
         )))
     }
 }
@@ -394,7 +411,7 @@ fn downstream_response(
     response: Response<Incoming>,
     timer: Timer,
     idle: Duration,
-    sender: Option<hyper::client::conn::http1::SendRequest<RequestBody>>,
+    connection: Option<Http1>,
     lease: Lease,
     is_head: bool,
 ) -> Response<ResponseBody> {
@@ -415,7 +432,7 @@ fn downstream_response(
             parts.headers.remove(header::CONTENT_LENGTH);
         }
     }
-    let mut response = Response::new(ResponseBody::upstream(body, timer, idle, sender, lease));
+    let mut response = Response::new(ResponseBody::upstream(body, timer, idle, connection, lease));
     *response.status_mut() = parts.status;
     *response.headers_mut() = parts.headers;
     response
@@ -462,9 +479,13 @@ fn is_request_body_error(error: &hyper::Error) -> bool {
 }
 
 impl Sender {
-    async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Unsent> {
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+        upload: &Progress,
+    ) -> Result<Response<Incoming>, Unsent> {
         let sent = match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(connection) => connection.send(request, upload).await,
             Self::Http2(sender) => sender.try_send_request(request).await,
         };
         sent.map_err(|mut error| match error.take_message() {
@@ -473,10 +494,17 @@ impl Sender {
         })
     }
 
-    /// What goes back to the pool once the response has ended.
-    fn into_reusable(self) -> Option<hyper::client::conn::http1::SendRequest<RequestBody>> {
+    fn upgrade(self, response: &mut Response<Incoming>) -> OnUpgrade {
         match self {
-            Self::Http1(sender) => Some(sender),
+            Self::Http1(connection) => connection.upgrade(response),
+            Self::Http2(_) => hyper::upgrade::on(response),
+        }
+    }
+
+    /// What has to be driven until the response has ended, and then goes back to the pool.
+    fn into_http1(self) -> Option<Http1> {
+        match self {
+            Self::Http1(connection) => Some(connection),
             Self::Http2(_) => None,
         }
     }
@@ -488,8 +516,7 @@ async fn first_byte(
     sending: impl Future<Output = Result<Response<Incoming>, Unsent>>,
     timer: &Timer,
     limit: Duration,
-    upload: &crate::body::Progress,
-    _lease: &Lease,
+    upload: &Progress,
 ) -> Result<Response<Incoming>, Unsent> {
     let mut sending = std::pin::pin!(sending);
     std::future::poll_fn(|cx| {
@@ -549,16 +576,5 @@ fn log_error(error: &ProxyError, id: u64) {
             error,
             "request failed"
         );
-    }
-}
-
-trait ApplyToResponse {
-    fn apply_to_response(&self, answer: &mut Answer);
-}
-
-impl ApplyToResponse for HeadersSpec {
-    fn apply_to_response(&self, answer: &mut Answer) {
-        let (Answer::Response(response) | Answer::Tunnel(response, _)) = answer;
-        self.response.apply(response.headers_mut());
     }
 }

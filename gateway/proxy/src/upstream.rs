@@ -4,12 +4,14 @@
 //! it. Both live as long as the declaration stays equal.
 
 mod connect;
+mod http1;
 mod pool;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+pub(crate) use http1::Http1;
 pub(crate) use pool::Lease;
 pub(crate) use pool::Pool;
 pub(crate) use pool::Sender;

@@ -22,6 +22,9 @@ use postern_tests::process;
 use postern_tests::process::Program;
 use postern_tests::upstream;
 use postern_tests::upstream::Upstream;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 
 const CONFIG: &str = "examples/quickstart/postern.toml";
 const PLUGIN: &str = "dev/headers.wasm";
@@ -75,6 +78,8 @@ async fn run() -> Result<(), String> {
         "--drain",
         "3s",
     ];
+    let mut terminate = signal(SignalKind::terminate())
+        .map_err(|error| format!("signals cannot be noticed: {error}"))?;
     let mut gateway = Program::start(&postern, &arguments, true)
         .map_err(|error| format!("{} cannot be started: {error}", postern.display()))?;
     gateway
@@ -84,8 +89,7 @@ async fn run() -> Result<(), String> {
     print_commands();
 
     tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map_err(|error| format!("Ctrl-C cannot be noticed: {error}"))?;
+        () = asked_to_end(&mut terminate) => {
             let ended = gateway.terminate().await;
             ended.map(|_| ()).map_err(|error| format!("the gateway does not end: {error}"))
         }
@@ -93,6 +97,14 @@ async fn run() -> Result<(), String> {
             Ok(status) => format!("the gateway ended with {status}"),
             Err(error) => format!("the gateway is lost: {error}"),
         }),
+    }
+}
+
+/// By Ctrl-C or SIGTERM.
+async fn asked_to_end(terminate: &mut Signal) {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
 }
 

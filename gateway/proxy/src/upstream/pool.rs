@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::client::conn::http1;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 use postern_core::config::upstream::Balance;
@@ -21,6 +20,7 @@ use tokio::time::Instant;
 use super::ConnectError;
 use super::Upstream;
 use super::connect::connect;
+use super::http1::Http1;
 use crate::body::RequestBody;
 use crate::clock::Clock;
 use crate::error::ProxyError;
@@ -32,8 +32,6 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of a response head.
 const MAX_RESPONSE_HEAD: usize = 64 << 10;
-/// Fields of a response head. More than of a request: an application may set many cookies.
-const MAX_RESPONSE_FIELDS: usize = 256;
 
 /// One worker's connections to an upstream.
 pub(crate) struct Pool {
@@ -54,13 +52,13 @@ struct EndpointPool {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    connection: Http1,
     since: Instant,
 }
 
 /// A connection for one request.
 pub(crate) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Http1),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -113,7 +111,7 @@ impl Pool {
         let keep_alive = self.upstream.spec.timeouts.keep_alive;
         for endpoint in &self.endpoints {
             endpoint.idle.borrow_mut().retain(|idle| {
-                !idle.sender.is_closed() && now.duration_since(idle.since) < keep_alive
+                now.duration_since(idle.since) < keep_alive && idle.connection.is_idle()
             });
         }
     }
@@ -149,66 +147,53 @@ impl Lease {
     pub(crate) async fn connection(&self, clock: &Clock) -> Result<Sender, ProxyError> {
         match self.upstream().spec.protocol {
             UpstreamProtocol::Http1 => match self.idle_connection() {
-                Some(sender) => Ok(Sender::Http1(sender)),
-                None => self.connect_http1(clock).await.map(Sender::Http1),
+                Some(connection) => Ok(Sender::Http1(connection)),
+                // Boxed because it is large, and a request that finds a connection would move it.
+                None => Box::pin(self.connect_http1(clock)).await.map(Sender::Http1),
             },
-            UpstreamProtocol::Http2 => self.http2(clock).await.map(Sender::Http2),
+            UpstreamProtocol::Http2 => match self.open_http2() {
+                Some(sender) => Ok(Sender::Http2(sender)),
+                None => Box::pin(self.connect_http2(clock)).await.map(Sender::Http2),
+            },
         }
     }
 
     /// A connection that was not used before, for a request that an idle one refused.
     pub(crate) async fn fresh_connection(&self, clock: &Clock) -> Result<Sender, ProxyError> {
         match self.upstream().spec.protocol {
-            UpstreamProtocol::Http1 => self.connect_http1(clock).await.map(Sender::Http1),
+            UpstreamProtocol::Http1 => Box::pin(self.connect_http1(clock)).await.map(Sender::Http1),
             UpstreamProtocol::Http2 => {
                 *self.slot().h2.borrow_mut() = None;
-                self.http2(clock).await.map(Sender::Http2)
+                Box::pin(self.connect_http2(clock)).await.map(Sender::Http2)
             }
         }
     }
 
-    fn idle_connection(&self) -> Option<http1::SendRequest<RequestBody>> {
-        let mut idle = self.slot().idle.borrow_mut();
-        while let Some(Idle { sender, .. }) = idle.pop() {
-            // Not ready: its last request body is still being sent although the response is over.
-            // Such a connection is not waited for.
-            if sender.is_ready() && !sender.is_closed() {
-                return Some(sender);
-            }
-        }
-        None
+    /// The connection used last. Should the endpoint have closed it, the request comes back unsent.
+    fn idle_connection(&self) -> Option<Http1> {
+        let idle = self.slot().idle.borrow_mut().pop();
+        idle.map(|idle| idle.connection)
     }
 
-    async fn connect_http1(
+    async fn connect_http1(&self, clock: &Clock) -> Result<Http1, ProxyError> {
+        let stream = self.connect(clock).await?;
+        let connection = Http1::handshake(stream).await;
+        connection.map_err(|source| self.exchange_error(source))
+    }
+
+    /// The HTTP/2 connection that is there.
+    fn open_http2(&self) -> Option<http2::SendRequest<RequestBody>> {
+        let current = self.slot().h2.borrow();
+        current.as_ref().filter(|s| !s.is_closed()).cloned()
+    }
+
+    async fn connect_http2(
         &self,
         clock: &Clock,
-    ) -> Result<http1::SendRequest<RequestBody>, ProxyError> {
-        let stream = self.connect(clock).await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_headers(MAX_RESPONSE_FIELDS)
-            .max_header_size(MAX_RESPONSE_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| self.exchange_error(source))?;
-        // Ends when the sender is dropped or the endpoint closes; an error of it reaches the
-        // request that it belongs to.
-        tokio::task::spawn_local(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(sender)
-    }
-
-    async fn http2(&self, clock: &Clock) -> Result<http2::SendRequest<RequestBody>, ProxyError> {
+    ) -> Result<http2::SendRequest<RequestBody>, ProxyError> {
         let slot = self.slot();
-        let usable = || {
-            let current = slot.h2.borrow();
-            current.as_ref().filter(|s| !s.is_closed()).cloned()
-        };
-        if let Some(sender) = usable() {
-            return Ok(sender);
-        }
         let _connecting = slot.connecting.lock().await;
-        if let Some(sender) = usable() {
+        if let Some(sender) = self.open_http2() {
             return Ok(sender);
         }
         let stream = self.connect(clock).await?;
@@ -219,7 +204,8 @@ impl Lease {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.exchange_error(source))?;
-        // As above.
+        // Ends when every sender is dropped or the endpoint closes; an error of it reaches the
+        // requests that it belongs to.
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
@@ -253,15 +239,16 @@ impl Lease {
         }
     }
 
-    /// Takes back a connection whose response is complete.
-    pub(crate) fn put_back(&self, sender: http1::SendRequest<RequestBody>) {
-        if sender.is_closed() {
+    /// Takes back a connection whose response is complete. One whose request is still being sent
+    /// is not waited for.
+    pub(crate) fn put_back(&self, connection: Http1) {
+        if !connection.is_idle() {
             return;
         }
         let mut idle = self.slot().idle.borrow_mut();
         if idle.len() < self.upstream().spec.idle_connections as usize {
             let since = Instant::now();
-            idle.push(Idle { sender, since });
+            idle.push(Idle { connection, since });
         }
     }
 }
