@@ -44,7 +44,7 @@ pub fn encode_plugin<'a>(
     for (_, source) in interface::SOURCES {
         text.push_str(source);
     }
-    text.push_str(&interface::world(phases));
+    text.push_str(&interface::world(phases, interface::IMPORTS));
     let mut module = core_module.to_vec();
     embed(&mut module, &text).map_err(|message| encode_error(&message))?;
     encode_component(&module)
