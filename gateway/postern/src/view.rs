@@ -21,8 +21,11 @@ use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::listener::TlsVersion;
+use postern_core::config::plugin::Grants;
+use postern_core::config::plugin::Isolation;
 use postern_core::config::plugin::OnError;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::policy::HeaderEdits;
 use postern_core::config::route::ActionSpec;
 use postern_core::config::route::FieldMatch;
@@ -132,7 +135,14 @@ impl View {
                 "memory": size(limits.memory),
                 "instances": limits.instances,
                 "log-lines": limits.log_lines,
+                "body": size(limits.body),
+                "callouts": limits.callouts,
             },
+            "isolation": match spec.isolation {
+                Isolation::Plugin => "plugin",
+                Isolation::Request => "request",
+            },
+            "grants": grants(&spec.grants),
             "config": given.collect::<Map<_, _>>(),
         })
     }
@@ -215,6 +225,25 @@ impl View {
         });
         object(pairs)
     }
+}
+
+/// Where secrets are, never what they are.
+fn grants(grants: &Grants) -> Value {
+    let upstreams = grants.upstreams.iter();
+    let secrets = grants.secrets.iter().map(|(name, source)| {
+        let source = match source {
+            SecretSource::File(file) => json!({ "file": path(file) }),
+            SecretSource::Env(variable) => json!({ "env": variable }),
+        };
+        (name.clone(), source)
+    });
+    json!({
+        "upstreams": upstreams.map(ToString::to_string).collect::<Vec<_>>(),
+        "secrets": secrets.collect::<Map<_, _>>(),
+        "shared-state": grants.shared_state.map(size),
+        "challenges": grants.challenges,
+        "dns": grants.dns,
+    })
 }
 
 fn runtime(config: &Config) -> Value {

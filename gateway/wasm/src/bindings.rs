@@ -21,10 +21,16 @@ wasmtime::component::bindgen!({
             import postern:plugin/types@0.1.0;
             import postern:plugin/request@0.1.0;
             import postern:plugin/response@0.1.0;
+            import postern:plugin/body@0.1.0;
             import postern:plugin/exchange@0.1.0;
             import postern:plugin/log@0.1.0;
+            import postern:plugin/metrics@0.1.0;
+            import postern:plugin/shared@0.1.0;
+            import postern:plugin/callout@0.1.0;
             import postern:plugin/clock@0.1.0;
             import postern:plugin/random@0.1.0;
+            import postern:plugin/secrets@0.1.0;
+            import postern:plugin/crypto@0.1.0;
 
             export postern:plugin/lifecycle@0.1.0;
             export postern:plugin/route-phase@0.1.0;
@@ -43,6 +49,8 @@ wasmtime::component::bindgen!({
     world: "postern:gateway/gateway",
     ownership: Borrowing { duplicate_if_necessary: false },
     imports: {
+        "postern:plugin/callout.send": async | trappable,
+        "postern:plugin/callout.send-all": async | trappable,
         "postern:plugin/clock.sleep-ms": async | trappable,
         default: trappable,
     },

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -89,6 +90,30 @@ impl Exchange {
         }
     }
 
+    /// The same exchange for a phase that runs beside the others, as those of streams do: what is
+    /// known so far, without the response.
+    pub fn fork(&self) -> Self {
+        Self {
+            request: self.request.clone(),
+            sni: self.sni.clone(),
+            listener: self.listener.clone(),
+            route: self.route.clone(),
+            traceparent: self.traceparent.clone(),
+            upstreams: self.upstreams.clone(),
+            upstream: self.upstream.clone(),
+            vars: self.vars.clone(),
+            states: self.states.clone(),
+            response: None,
+            ..*self
+        }
+    }
+
+    /// Takes over what plugins have set in a fork of this exchange.
+    pub fn join(&mut self, fork: &mut Self) {
+        std::mem::swap(&mut self.vars, &mut fork.vars);
+        std::mem::swap(&mut self.states, &mut fork.states);
+    }
+
     /// What plugins have set, in the order of first setting.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
         self.vars.0.iter().map(|(name, value)| (&**name, &**value))
@@ -147,7 +172,7 @@ pub(crate) enum VarError {
     Size,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Vars(Vec<(Box<str>, Box<str>)>);
 
 /// Status and fields of a response.
@@ -182,6 +207,8 @@ pub enum Action {
     Next,
     /// Answer with this.
     Respond(LocalResponse),
+    /// Hold the message and call the body phase of the same plugin, which is there.
+    NeedBody(BodyRequest),
     /// End the connection or stream without an answer.
     Abort,
 }
@@ -192,6 +219,55 @@ pub struct LocalResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// How a plugin wants a body held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BodyRequest {
+    /// At most the plugin's limit.
+    pub limit: usize,
+    pub on_overflow: Overflow,
+}
+
+/// What becomes of a body that is longer than its plugin wants to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Overflow {
+    /// 413 for a request, 502 for a response.
+    Reject,
+    /// The plugin sees the beginning, the rest passes untouched.
+    Truncate,
+}
+
+/// A body that is held for a plugin.
+#[derive(Clone, Debug, Default)]
+pub struct HeldBody {
+    pub bytes: Bytes,
+    /// There is more, which the plugin does not see.
+    pub is_truncated: bool,
+    /// The plugin put `bytes` in the place of what was there.
+    pub is_replaced: bool,
+}
+
+/// What a plugin decided on one piece of a body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ChunkAction {
+    Pass,
+    /// Empty: the piece is dropped.
+    Replace(Bytes),
+    /// End the message here, so that nobody takes it for the whole.
+    Abort,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub status: Option<StatusCode>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub duration: Duration,
+    pub upstream: Option<UpstreamName>,
+    /// "ok", or the reason of the access log.
+    pub outcome: &'static str,
 }
 
 #[cfg(test)]

@@ -7,26 +7,35 @@
 
 use std::sync::Arc;
 
-use postern_core::config::plugin::PluginLimits;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
 
+use crate::callout::Callouts;
 use crate::component::Phase;
 use crate::error::Breach;
 use crate::exchange::Exchange;
+use crate::exchange::HeldBody;
 use crate::exchange::ResponseHead;
 use crate::host::field::Fields;
 use crate::limits::LogBudget;
 use crate::limits::Meter;
 use crate::limits::breach;
+use crate::plugin::Plugin;
+use crate::plugin::Powers;
 
+mod body;
+mod callout;
 mod clock;
+mod crypto;
 mod exchange;
 pub(crate) mod field;
 mod log;
+mod metrics;
 mod request;
 pub(crate) mod response;
+mod secrets;
+mod shared;
 
 /// What belongs to one instance on this side of the boundary.
 pub(crate) struct HostState {
@@ -35,7 +44,12 @@ pub(crate) struct HostState {
     pub(crate) meter: Meter,
     phase: Phase,
     plugin: PolicyName,
+    powers: Arc<Powers>,
+    /// None while there is nobody to make them.
+    callouts: Option<Arc<dyn Callouts>>,
     log: Arc<LogBudget>,
+    /// The body of the call, in the phases that have one.
+    body: Option<HeldBody>,
     /// Size of the message under edit, once it was measured in this call.
     field_bytes: Option<usize>,
     undo: Option<Undo>,
@@ -49,13 +63,20 @@ enum Undo {
 }
 
 impl HostState {
-    pub(crate) fn new(plugin: PolicyName, limits: PluginLimits, log: Arc<LogBudget>) -> Self {
+    pub(crate) fn new(
+        plugin: &Plugin,
+        log: Arc<LogBudget>,
+        callouts: Option<Arc<dyn Callouts>>,
+    ) -> Self {
         Self {
             exchange: Exchange::default(),
-            meter: Meter::new(limits),
+            meter: Meter::new(*plugin.limits()),
             phase: Phase::Configure,
-            plugin,
+            plugin: plugin.name().clone(),
+            powers: Arc::clone(plugin.powers()),
+            callouts,
             log,
+            body: None,
             field_bytes: None,
             undo: None,
         }
@@ -72,6 +93,15 @@ impl HostState {
         self.field_bytes = None;
         self.undo = None;
         self.meter.begin_call();
+    }
+
+    /// The body that a call may read and replace, from [`HostState::enter`] on.
+    pub(crate) fn lend_body(&mut self, body: HeldBody) {
+        self.body = Some(body);
+    }
+
+    pub(crate) fn take_body(&mut self) -> HeldBody {
+        self.body.take().unwrap_or_default()
     }
 
     /// Ends the call: the exchange goes back, without the call's edits if it failed and they were
@@ -93,23 +123,31 @@ impl HostState {
     /// Ends the guest unless it is called for an exchange.
     fn in_exchange(&self) -> wasmtime::Result<()> {
         match self.phase {
-            Phase::Configure => Err(breach(Breach::Phase)),
-            Phase::Route | Phase::Request | Phase::Response => Ok(()),
+            Phase::Configure | Phase::Tick | Phase::Solver => Err(breach(Breach::Phase)),
+            Phase::Route
+            | Phase::Request
+            | Phase::RequestBody
+            | Phase::RequestStream
+            | Phase::Response
+            | Phase::ResponseBody
+            | Phase::ResponseStream
+            | Phase::Log
+            | Phase::Challenge => Ok(()),
         }
     }
 
     /// Ends the guest if it is only being configured.
     fn after_configure(&self) -> wasmtime::Result<()> {
-        match self.phase {
-            Phase::Configure => Err(breach(Breach::Phase)),
-            Phase::Route | Phase::Request | Phase::Response => Ok(()),
+        if self.phase == Phase::Configure {
+            return Err(breach(Breach::Phase));
         }
+        Ok(())
     }
 
-    /// The response, or the end of the guest if this is not its phase.
+    /// The response, or the end of the guest if this is no phase to look at all of it.
     fn response(&self) -> wasmtime::Result<&ResponseHead> {
         match (self.phase, &self.exchange.response) {
-            (Phase::Response, Some(response)) => Ok(response),
+            (Phase::Response | Phase::ResponseBody, Some(response)) => Ok(response),
             _ => Err(breach(Breach::Phase)),
         }
     }

@@ -76,8 +76,8 @@ fn a_file_that_is_no_plugin_is_refused_for_its_reason() {
         (
             "a phase of a later version",
             wat(r#"(component (instance $i)
-                     (export "postern:plugin/log-phase@0.1.0" (instance $i)))"#),
-            "UnknownExport { name: \"postern:plugin/log-phase@0.1.0\" }",
+                     (export "postern:plugin/trailer-phase@0.1.0" (instance $i)))"#),
+            "UnknownExport { name: \"postern:plugin/trailer-phase@0.1.0\" }",
         ),
     ];
     for (what, bytes, want) in cases {

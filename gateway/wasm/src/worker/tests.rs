@@ -90,7 +90,7 @@ fn post() -> Exchange {
 fn status_of(action: &Action) -> u16 {
     match action {
         Action::Respond(response) => response.status.as_u16(),
-        Action::Next | Action::Abort => 0,
+        Action::Next | Action::NeedBody(_) | Action::Abort => 0,
     }
 }
 
@@ -389,7 +389,7 @@ async fn a_configuration_may_be_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_this_version_does_not_serve_is_refused() {
+async fn a_plugin_that_asks_for_a_phase_it_lacks_is_refused() {
     let with = |at: u32| {
         on_request("").replace(
             "(memory.fill (i32.const 256) (i32.const 0) (i32.const 64))",
@@ -403,7 +403,7 @@ async fn what_this_version_does_not_serve_is_refused() {
     ] {
         let error = plugin_of(&with(at), quick()).await.unwrap_err();
         assert!(
-            matches!(error, PluginError::Unsupported { .. }),
+            matches!(error, PluginError::MissingPhase { .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains(want), "{error}");
