@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
-	soak-reload soak-reload-short bench bench-micro clean
+	soak-reload soak-reload-short test-languages bindings bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -34,8 +34,10 @@ guests: build
 		$(TARGET)/debug/postern plugin componentize $$core --output dev/$$name.wasm; \
 	done
 
+# The compilers of every language that policies are written in.
 setup-guests:
 	plugins/build.sh $(GUESTS)
+	tests/languages/setup.sh
 
 setup-tests:
 	tests/setup.sh
@@ -44,7 +46,8 @@ setup-tests:
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
-	$(MAKE) doc deny soak-reload-short
+	$(CARGO) test --locked -p postern-plugin
+	$(MAKE) doc deny test-languages soak-reload-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -66,6 +69,15 @@ soak-reload: build setup-tests
 
 soak-reload-short: build
 	$(TARGET)/debug/reload-under-load --seconds 8 --reloads 12
+
+# Policies in every language, from an empty folder to traffic. What was built from the same source
+# before is not built again.
+test-languages: build setup-guests
+	$(TARGET)/debug/test-languages
+
+# The generated parts of the Go and C SDKs, after a change of wit/.
+bindings:
+	cd sdk/generate && $(CARGO) run
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

@@ -11,6 +11,7 @@
 pub mod certs;
 pub mod client;
 pub mod gateway;
+pub mod languages;
 pub mod process;
 pub mod scratch;
 pub mod soak;

@@ -15,52 +15,13 @@ use super::project::Language;
 use super::project::SDK_DIR;
 use super::project::check_name;
 
+mod files;
+
 /// The path of a file in its folder, and its text.
 type File = (&'static str, &'static str);
 
-macro_rules! files {
-    ($dir:literal: $($path:literal),+ $(,)?) => {
-        &[$(($path, include_str!(concat!("../../../../", $dir, "/", $path)))),+]
-    };
-}
-
 /// The name that the examples have.
 const EXAMPLE: &str = "headers";
-
-const RUST: &[File] = files!("examples/rust/headers":
-    ".gitignore", "Cargo.toml", "README.md", "plugin.toml", "src/lib.rs", "tests/headers.toml");
-const GO: &[File] = files!("examples/go/headers":
-    ".gitignore", "README.md", "go.mod", "main.go", "plugin.toml", "tests/headers.toml");
-const JS: &[File] = files!("examples/js/headers":
-    ".gitignore", "README.md", "package.json", "plugin.toml", "src/plugin.js",
-    "tests/headers.toml");
-const TS: &[File] = files!("examples/ts/headers":
-    ".gitignore", "README.md", "package.json", "plugin.toml", "src/plugin.ts",
-    "tests/headers.toml", "tsconfig.json");
-const PYTHON: &[File] = files!("examples/python/headers":
-    ".gitignore", "README.md", "plugin.toml", "src/plugin.py", "tests/headers.toml");
-const C: &[File] = files!("examples/c/headers":
-    ".gitignore", "README.md", "plugin.toml", "src/plugin.c", "tests/headers.toml");
-
-const RUST_SDK: &[File] = files!("sdk/rust":
-    "Cargo.toml", "README.md", "src/bindings.rs", "src/glue.rs", "src/host.rs", "src/lib.rs",
-    "src/message.rs", "src/mock.rs", "src/mock/functions.rs", "src/mock/tests.rs",
-    "src/plugin.rs");
-const GO_SDK: &[File] = files!("sdk/go":
-    "LICENSE", "README.md", "background.go", "callout.go", "crypto.go", "exchange.go", "glue.go",
-    "go.mod", "metrics.go", "plugin.go", "request.go", "response.go", "shared.go",
-    "internal/bind/export_postern_plugin_background/export.go",
-    "internal/bind/export_postern_plugin_challenge_phase/export.go",
-    "internal/bind/export_postern_plugin_dns_solver/export.go",
-    "internal/bind/export_postern_plugin_lifecycle/export.go",
-    "internal/bind/export_postern_plugin_log_phase/export.go",
-    "internal/bind/export_postern_plugin_request_body_phase/export.go",
-    "internal/bind/export_postern_plugin_request_phase/export.go",
-    "internal/bind/export_postern_plugin_request_stream/export.go",
-    "internal/bind/export_postern_plugin_response_body_phase/export.go",
-    "internal/bind/export_postern_plugin_response_phase/export.go",
-    "internal/bind/export_postern_plugin_response_stream/export.go",
-    "internal/bind/export_postern_plugin_route_phase/export.go");
 
 /// Makes a project. Refuses a folder that is there: nothing of the author's is ever overwritten.
 pub fn create(dir: &Path, language: Language, name: &str) -> anyhow::Result<()> {
@@ -96,12 +57,12 @@ fn put(dir: &Path, path: &str, text: &str) -> anyhow::Result<()> {
 
 fn template(language: Language) -> &'static [File] {
     match language {
-        Language::Rust => RUST,
-        Language::Go => GO,
-        Language::Js => JS,
-        Language::Ts => TS,
-        Language::Python => PYTHON,
-        Language::C => C,
+        Language::Rust => files::RUST,
+        Language::Go => files::GO,
+        Language::Js => files::JS,
+        Language::Ts => files::TS,
+        Language::Python => files::PYTHON,
+        Language::C => files::C,
     }
 }
 
@@ -118,4 +79,91 @@ fn renamed(language: Language, text: &str, name: &str) -> String {
         .replace(&format!("{EXAMPLE}.wasm"), &format!("{name}.wasm"))
         .replace(&format!("/{EXAMPLE}/"), &format!("/{name}/"))
         .replace(&format!("# {EXAMPLE}\n"), &format!("# {name}\n"))
+}
+
+fn sdk(language: Language) -> &'static [File] {
+    match language {
+        Language::Rust => files::RUST_SDK,
+        Language::Go => files::GO_SDK,
+        Language::Js | Language::Ts => files::JS_SDK,
+        Language::Python => files::PYTHON_SDK,
+        Language::C => files::C_SDK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::plugin::project::Manifest;
+
+    /// What builds leave in these folders.
+    const LEFT: [&str; 7] = [
+        ".postern",
+        "Cargo.lock",
+        "__pycache__",
+        "node_modules",
+        "package-lock.json",
+        "target",
+        "wit",
+    ];
+
+    fn walk(root: &Path, dir: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let is_left = LEFT.contains(&name.as_str()) && !dir.ends_with("internal");
+            if is_left || name.ends_with(".wasm") {
+                continue;
+            }
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                let path = path.strip_prefix(root).unwrap();
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+
+    #[test]
+    fn every_file_of_a_template_and_an_sdk_is_in_the_binary() {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for language in Language::ALL {
+            let sdk_name = if language == Language::Ts {
+                "js"
+            } else {
+                language.as_str()
+            };
+            for (dir, files) in [
+                (format!("examples/{language}/{EXAMPLE}"), template(language)),
+                (format!("sdk/{sdk_name}"), sdk(language)),
+            ] {
+                let dir = root.join(dir);
+                let mut found = Vec::new();
+                walk(&dir, &dir, &mut found);
+                found.sort();
+                let listed: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
+                assert_eq!(listed, found, "{}", dir.display());
+            }
+        }
+    }
+
+    #[test]
+    fn a_project_has_its_own_name_and_its_own_sdk() {
+        for language in Language::ALL {
+            let mut has_name = false;
+            for (path, text) in template(language) {
+                let text = renamed(language, text, "my-policy");
+                assert!(!text.contains("../../.."), "{language} {path}");
+                if *path == "plugin.toml" {
+                    let manifest = Manifest::parse(&text).unwrap();
+                    assert_eq!(manifest.name, "my-policy");
+                    assert!(manifest.sdk.ends_with(SDK_DIR), "{language}");
+                    has_name = true;
+                }
+            }
+            assert!(has_name, "{language}");
+        }
+    }
 }
