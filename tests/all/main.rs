@@ -9,6 +9,8 @@ mod foreign;
 mod forwarding;
 mod framing;
 mod grpc;
+mod plugin_grants;
+mod plugin_phases;
 mod plugins;
 mod reload;
 mod routing;

@@ -25,7 +25,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Shared by all workers of a plugin.
+/// Shared by all workers of a plugin. It has two: what fails beside requests leaves requests alone.
 #[derive(Debug)]
 pub(crate) struct Breaker {
     started: Instant,

@@ -16,8 +16,11 @@ use sha2::Sha256;
 use tokio::time::Instant;
 use wasmtime::Engine;
 use wasmtime::component::InstancePre;
+use wasmtime::component::types::ComponentItem;
 
 use crate::component::exports::Exports;
+use crate::component::stub::is_stubbed;
+use crate::component::stub::stub;
 use crate::engine::PluginEngine;
 use crate::error::Cause;
 use crate::error::PluginError;
@@ -26,6 +29,7 @@ use crate::host::HostState;
 pub(crate) mod cache;
 pub(crate) mod encode;
 pub(crate) mod exports;
+mod stub;
 
 pub use exports::Phases;
 
@@ -42,6 +46,9 @@ const OFFERED: [&str; 13] = [
     "types", "request", "response", "body", "exchange", "log", "metrics", "shared", "callout",
     "clock", "random", "secrets", "crypto",
 ];
+
+/// The functions of `request` that need its fields.
+const FIELD_READERS: [&str; 4] = ["get", "get-all", "get-bytes", "names"];
 
 /// A call into a plugin.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -126,6 +133,8 @@ pub struct Component {
     compile_time: Duration,
     was_cached: bool,
     imports: Vec<String>,
+    stubbed: Vec<String>,
+    reads_request_fields: bool,
 }
 
 impl Component {
@@ -140,14 +149,33 @@ impl Component {
 
         let kind = code.component_type();
         let mut imports: Vec<String> = Vec::new();
-        for (name, _) in kind.imports(engine.wasmtime()) {
+        let mut stubbed: Vec<String> = Vec::new();
+        let mut linker = None;
+        let link = |e| PluginError::Link(Cause::new(e));
+        let mut reads_request_fields = false;
+        for (name, item) in kind.imports(engine.wasmtime()) {
+            if is_stubbed(name)
+                && let ComponentItem::ComponentInstance(interface) = &item.ty
+            {
+                let linker = linker.get_or_insert_with(|| engine.linker().clone());
+                stub(linker, engine.wasmtime(), name, interface).map_err(link)?;
+                stubbed.push(name.into());
+                continue;
+            }
             if !is_offered(name) {
                 return Err(PluginError::UnknownImport { name: name.into() });
             }
+            if let ComponentItem::ComponentInstance(interface) = item.ty
+                && name.starts_with("postern:plugin/request@")
+            {
+                // Toolchains import the functions that are used, and no others.
+                let mut functions = interface.exports(engine.wasmtime());
+                reads_request_fields = functions.any(|(name, _)| FIELD_READERS.contains(&name));
+            }
             imports.push(name.into());
         }
-        let link = |e| PluginError::Link(Cause::new(e));
-        let linked = engine.linker().instantiate_pre(&code).map_err(link)?;
+        let linker = linker.as_ref().unwrap_or_else(|| engine.linker());
+        let linked = linker.instantiate_pre(&code).map_err(link)?;
         let mut has_lifecycle = false;
         let mut phases = Phases::default();
         for (name, _) in kind.exports(engine.wasmtime()) {
@@ -181,6 +209,8 @@ impl Component {
             compile_time,
             was_cached,
             imports,
+            stubbed,
+            reads_request_fields,
         }))
     }
 
@@ -206,6 +236,17 @@ impl Component {
     /// The interfaces that it imports, with their versions.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// Interfaces of WASI that it imports. They are there so that it links, and do nothing: there
+    /// is no file system, no socket and no environment, and calling one ends the instance.
+    pub fn stubbed(&self) -> &[String] {
+        &self.stubbed
+    }
+
+    /// Whether it can ask for fields of the request whenever it is called.
+    pub(crate) fn reads_request_fields(&self) -> bool {
+        self.reads_request_fields
     }
 
     pub fn phases(&self) -> Phases {
@@ -321,4 +362,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,7 +29,6 @@ use crate::engine::ticker::Ticker;
 use crate::error::Cause;
 use crate::error::PluginError;
 use crate::host::HostState;
-use crate::record::Records;
 
 pub(crate) mod ticker;
 
@@ -59,7 +58,6 @@ pub struct PluginEngine {
     linker: Linker<HostState>,
     ticker: Ticker,
     pub(crate) cache: Option<Cache>,
-    pub(crate) records: Records,
     /// Held while a component is compiled.
     pub(crate) compiling: Mutex<()>,
     is_pooled: bool,
@@ -95,7 +93,6 @@ impl PluginEngine {
             linker,
             ticker,
             cache,
-            records: Records::default(),
             compiling: Mutex::new(()),
             is_pooled,
         }))

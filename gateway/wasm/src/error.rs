@@ -220,6 +220,8 @@ pub enum Breach {
     SharedKey,
     #[error("a host function was called that needs a grant")]
     NotGranted,
+    #[error("a function of WASI was called; there is no system behind it")]
+    Stubbed,
     #[error("{0}")]
     Metric(MetricError),
     #[error("the name that was selected cannot be a name")]

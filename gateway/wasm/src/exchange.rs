@@ -53,7 +53,13 @@ pub struct Exchange {
     /// Keep what is needed to take back the edits of a call that fails. It costs a copy of the
     /// message before the first edit, so only for plugins that fail open.
     pub undo: bool,
-    vars: Vars,
+    pub(crate) notes: Notes,
+}
+
+/// What plugins have set beside the messages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    vars: Vec<(Box<str>, Box<str>)>,
     /// Each plugin has its own, or one could read what another wrote.
     states: Vec<(PolicyName, Vec<u8>)>,
 }
@@ -75,8 +81,7 @@ impl Default for Exchange {
             upstreams: None,
             upstream: None,
             undo: false,
-            vars: Vars::default(),
-            states: Vec::new(),
+            notes: Notes::default(),
         }
     }
 }
@@ -101,22 +106,30 @@ impl Exchange {
             traceparent: self.traceparent.clone(),
             upstreams: self.upstreams.clone(),
             upstream: self.upstream.clone(),
-            vars: self.vars.clone(),
-            states: self.states.clone(),
+            notes: self.notes.clone(),
             response: None,
             ..*self
         }
     }
 
     /// Takes over what plugins have set in a fork of this exchange.
-    pub fn join(&mut self, fork: &mut Self) {
-        std::mem::swap(&mut self.vars, &mut fork.vars);
-        std::mem::swap(&mut self.states, &mut fork.states);
+    pub fn join(&mut self, fork: &Self) {
+        self.notes.clone_from(&fork.notes);
+    }
+
+    /// Takes back what was done to the request, and what was set beside it, since the fork.
+    pub fn restore(&mut self, fork: Self) {
+        self.request = fork.request;
+        self.upstream = fork.upstream;
+        self.notes = fork.notes;
     }
 
     /// What plugins have set, in the order of first setting.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.vars.0.iter().map(|(name, value)| (&**name, &**value))
+        self.notes
+            .vars
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
     }
 
     pub fn var(&self, name: &str) -> Option<&str> {
@@ -131,7 +144,7 @@ impl Exchange {
         if !is_name {
             return Err(VarError::Name);
         }
-        let vars = &mut self.vars.0;
+        let vars = &mut self.notes.vars;
         let others: usize = vars
             .iter()
             .filter(|(n, _)| **n != *name)
@@ -149,7 +162,8 @@ impl Exchange {
     }
 
     pub(crate) fn state(&self, plugin: &PolicyName) -> &[u8] {
-        let state = self.states.iter().find(|(name, _)| name == plugin);
+        let states = &self.notes.states;
+        let state = states.iter().find(|(name, _)| name == plugin);
         state.map_or(&[], |(_, state)| state)
     }
 
@@ -158,9 +172,10 @@ impl Exchange {
         if state.len() > MAX_STATE_BYTES {
             return false;
         }
-        match self.states.iter_mut().find(|(name, _)| name == plugin) {
+        let states = &mut self.notes.states;
+        match states.iter_mut().find(|(name, _)| name == plugin) {
             Some((_, old)) => *old = state,
-            None => self.states.push((plugin.clone(), state)),
+            None => states.push((plugin.clone(), state)),
         }
         true
     }
@@ -171,9 +186,6 @@ pub(crate) enum VarError {
     Name,
     Size,
 }
-
-#[derive(Clone, Debug, Default)]
-struct Vars(Vec<(Box<str>, Box<str>)>);
 
 /// Status and fields of a response.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ use crate::component::Phase;
 use crate::error::Breach;
 use crate::exchange::Exchange;
 use crate::exchange::HeldBody;
+use crate::exchange::Notes;
 use crate::exchange::ResponseHead;
 use crate::host::field::Fields;
 use crate::limits::LogBudget;
@@ -53,6 +54,8 @@ pub(crate) struct HostState {
     /// Size of the message under edit, once it was measured in this call.
     field_bytes: Option<usize>,
     undo: Option<Undo>,
+    /// What plugins had set beside the messages, before the first setting of a call.
+    undo_notes: Option<Box<Notes>>,
 }
 
 /// A message as it was before the first edit of a call.
@@ -79,6 +82,7 @@ impl HostState {
             body: None,
             field_bytes: None,
             undo: None,
+            undo_notes: None,
         }
     }
 
@@ -92,6 +96,7 @@ impl HostState {
         self.phase = phase;
         self.field_bytes = None;
         self.undo = None;
+        self.undo_notes = None;
         self.meter.begin_call();
     }
 
@@ -115,6 +120,9 @@ impl HostState {
                 }
                 Some(Undo::Response(response)) => self.exchange.response = Some(*response),
                 None => {}
+            }
+            if let Some(notes) = self.undo_notes.take() {
+                self.exchange.notes = *notes;
             }
         }
         std::mem::swap(&mut self.exchange, exchange);
@@ -166,6 +174,12 @@ impl HostState {
             && let Some(response) = &self.exchange.response
         {
             self.undo = Some(Undo::Response(Box::new(response.clone())));
+        }
+    }
+
+    fn keep_notes(&mut self) {
+        if self.exchange.undo && self.undo_notes.is_none() {
+            self.undo_notes = Some(Box::new(self.exchange.notes.clone()));
         }
     }
 

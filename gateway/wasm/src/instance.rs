@@ -162,6 +162,11 @@ impl Instance {
         self.store.data().meter.memory()
     }
 
+    /// Epochs that were spent since the last time this was asked.
+    pub(crate) fn take_ticks(&mut self) -> u64 {
+        self.store.data_mut().meter.take_ticks()
+    }
+
     /// Calls one phase. The exchange is back in its place when this returns, whatever happened;
     /// it is lost only with the whole future.
     pub(crate) async fn call(

@@ -77,6 +77,8 @@ pub(crate) struct Meter {
     callouts_left: u32,
     memory: u64,
     elements: u64,
+    /// Epochs that ended while the guest ran, since this was last taken.
+    ticks: u64,
     /// The guest was told "no more memory". If it then traps, that is why.
     pub(crate) is_starved: bool,
 }
@@ -90,6 +92,7 @@ impl Meter {
             callouts_left: limits.callouts,
             memory: 0,
             elements: 0,
+            ticks: 0,
             is_starved: false,
         }
     }
@@ -117,6 +120,13 @@ impl Meter {
         self.memory
     }
 
+    /// Epochs that ended while the guest ran, since the last time this was asked. A call much
+    /// shorter than an epoch has one now and then, so that over many calls they sum up to the
+    /// processor time.
+    pub(crate) fn take_ticks(&mut self) -> u64 {
+        std::mem::take(&mut self.ticks)
+    }
+
     /// Takes note of bytes that the guest handed over.
     pub(crate) fn take_bytes(&mut self, bytes: usize) -> wasmtime::Result<()> {
         match self.host_bytes_left.checked_sub(bytes as u64) {
@@ -133,6 +143,7 @@ impl Meter {
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        self.ticks += 1;
         match self.ticks_left.checked_sub(1) {
             Some(left) => {
                 self.ticks_left = left;

@@ -31,7 +31,7 @@ pub const MAX_LABEL_VALUE: usize = 128;
 /// The number of a metric that is not kept.
 const NOT_KEPT: u32 = u32::MAX;
 /// Names that the gateway has for figures about plugins, without the common beginning.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 15] = [
     "calls_total",
     "call_duration_seconds",
     "faults_total",
@@ -44,6 +44,9 @@ const RESERVED: [&str; 12] = [
     "log_lines_dropped_total",
     "breaker_open",
     "log_calls_dropped_total",
+    "cpu_seconds_total",
+    "shared_bytes",
+    "metrics_dropped_total",
 ];
 
 /// What a metric is.

@@ -17,6 +17,7 @@ use crate::bindings::exports::postern::plugin::lifecycle::Spec;
 use crate::breaker::Breaker;
 use crate::callout::Callouts;
 use crate::component::Component;
+use crate::component::Phase;
 use crate::component::Phases;
 use crate::error::PluginError;
 use crate::instance::Instance;
@@ -62,7 +63,10 @@ pub struct Plugin {
     isolation: Isolation,
     powers: Arc<Powers>,
     pub(crate) record: Arc<Record>,
-    pub(crate) breaker: Breaker,
+    /// Of the phases that a request waits for.
+    breaker: Breaker,
+    /// Of the others: a tick that fails must not keep requests from being answered.
+    beside: Breaker,
     spec: PluginSpec,
 }
 
@@ -123,18 +127,21 @@ impl Plugin {
         config: String,
         limits: PluginLimits,
     ) -> Result<Arc<Self>, PluginError> {
-        Self::set_up(component, PluginSetup::new(name, config, limits)).await
+        Self::set_up(component, PluginSetup::new(name, config, limits), None).await
     }
 
-    /// As [`Plugin::configure`], with grants. Refuses a component that needs others.
+    /// As [`Plugin::configure`], with grants. Refuses a component that needs others. Takes over
+    /// shared state, metrics and statistics of `previous`, an earlier configuration of the plugin.
     pub async fn set_up(
         component: Arc<Component>,
         setup: PluginSetup,
+        previous: Option<&Self>,
     ) -> Result<Arc<Self>, PluginError> {
         if let Some(missing) = component.missing_grants(&setup.grants).pop() {
             return Err(PluginError::NotGranted { what: missing.what });
         }
-        let record = component.engine().records.of(&setup.name);
+        let record = previous.map(|previous| Arc::clone(&previous.record));
+        let record = record.unwrap_or_default();
         let powers = Powers {
             upstreams: setup.grants.upstreams,
             secrets: setup.secrets,
@@ -150,6 +157,7 @@ impl Plugin {
             powers: Arc::new(powers),
             record,
             breaker: Breaker::new(),
+            beside: Breaker::new(),
             spec: PluginSpec::default(),
         };
         let log = LogBudget::new(plugin.limits.log_lines, Arc::new(PluginStats::default()));
@@ -225,9 +233,33 @@ impl Plugin {
         self.powers.shared.as_ref().map(|shared| shared.bytes())
     }
 
-    /// Whether it failed too often and is not called now.
+    /// Whether it failed too often and is not called for requests now.
     pub fn is_suspended(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// Whether a phase on the response may look at the fields of the request. If not, they need not
+    /// be kept when the request is sent.
+    pub fn reads_request_later(&self) -> bool {
+        let is_called = self.phases().response || self.spec.response_chunks;
+        is_called
+            && (self.component.reads_request_fields()
+                || self.spec.response_view.has_request_fields())
+    }
+
+    pub(crate) fn breaker(&self, phase: Phase) -> &Breaker {
+        match phase {
+            Phase::Log | Phase::Tick | Phase::Solver => &self.beside,
+            Phase::Configure
+            | Phase::Route
+            | Phase::Request
+            | Phase::RequestBody
+            | Phase::RequestStream
+            | Phase::Response
+            | Phase::ResponseBody
+            | Phase::ResponseStream
+            | Phase::Challenge => &self.breaker,
+        }
     }
 
     pub(crate) fn spec(&self) -> &PluginSpec {

@@ -1,23 +1,15 @@
 //! What the process knows of a plugin beyond one configuration of it.
 //!
-//! Found by name, so that a change of configuration neither empties shared state nor sets counters
-//! to zero. It goes when the last plugin of the name does.
+//! Handed from one configuration of a plugin to the next, so that a change neither empties shared
+//! state nor sets counters to zero. It goes when the last plugin that has it does.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::Weak;
-
-use postern_core::name::PolicyName;
 
 use crate::metrics::PluginMetrics;
 use crate::shared::SharedState;
 use crate::stats::StatsBook;
-
-/// All plugins of the process, by name.
-#[derive(Default)]
-pub(crate) struct Records(Mutex<HashMap<PolicyName, Weak<Record>>>);
 
 /// One plugin.
 #[derive(Default)]
@@ -31,19 +23,6 @@ pub(crate) struct Record {
 struct Latest {
     shared: Option<Arc<SharedState>>,
     metrics: Option<Arc<PluginMetrics>>,
-}
-
-impl Records {
-    pub(crate) fn of(&self, name: &PolicyName) -> Arc<Record> {
-        let mut records = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(record) = records.get(name).and_then(Weak::upgrade) {
-            return record;
-        }
-        records.retain(|_, record| record.strong_count() > 0);
-        let record = Arc::default();
-        records.insert(name.clone(), Arc::downgrade(&record));
-        record
-    }
 }
 
 impl Record {

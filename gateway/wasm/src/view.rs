@@ -53,6 +53,11 @@ impl ViewSpec {
         Self::parse("response", names, response_name)
     }
 
+    pub(crate) fn has_request_fields(&self) -> bool {
+        let mut names = self.0.iter();
+        names.any(|name| matches!(name, ViewName::RequestField(_)))
+    }
+
     fn parse(
         view: &'static str,
         names: &[String],

@@ -267,7 +267,7 @@ impl PluginWorker {
     ) -> Result<Answer, PluginError> {
         let phase = ask.phase();
         let is_timed = self.stats.begin(phase);
-        let breaker = &self.plugin.breaker;
+        let breaker = self.plugin.breaker(phase);
         if breaker.is_open() {
             self.stats.count_fault(&PluginError::BreakerOpen);
             return Err(PluginError::BreakerOpen);
@@ -395,7 +395,9 @@ impl Lease<'_> {
             return;
         };
         pooled.uses_left -= 1;
-        self.worker.stats.note_memory(pooled.instance.memory());
+        let stats = &self.worker.stats;
+        stats.note_memory(pooled.instance.memory());
+        stats.count_ticks(pooled.instance.take_ticks());
         if is_ok && pooled.uses_left > 0 && !pooled.instance.is_starved() {
             self.pooled = Some(pooled);
         }

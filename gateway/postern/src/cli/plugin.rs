@@ -88,7 +88,9 @@ enum Command {
     },
     /// Say what a plugin does and needs: phases, imports, grants, size, digest, time to compile
     ///
-    /// Compiles the component as the gateway would, and runs nothing of it.
+    /// Compiles the component as the gateway would, and runs nothing of it. "grants" are what its
+    /// section of the configuration has to give. "stubbed" are interfaces of WASI: there is no file
+    /// system, socket or environment behind them, and a call of one ends the instance.
     Inspect {
         /// The component
         #[arg(value_name = "FILE.wasm")]

@@ -46,16 +46,16 @@ pub fn encode_plugin<'a>(
     }
     text.push_str(&interface::world(phases, interface::IMPORTS));
     let mut module = core_module.to_vec();
-    embed(&mut module, &text).map_err(|message| encode_error(&message))?;
+    embed(&mut module, &text, interface::WORLD).map_err(|message| encode_error(&message))?;
     encode_component(&module)
 }
 
-fn embed(module: &mut Vec<u8>, wit: &str) -> Result<(), String> {
+fn embed(module: &mut Vec<u8>, wit: &str, world: &str) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| format!("{e:#}");
     let mut resolve = Resolve::default();
     let package = resolve.push_str("plugin.wit", wit).map_err(|e| text(&e))?;
     let world = resolve
-        .select_world(&[package], Some(interface::WORLD))
+        .select_world(&[package], Some(world))
         .map_err(|e| text(&e))?;
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8).map_err(|e| text(&e))
 }
@@ -70,8 +70,9 @@ fn shim() -> &'static [u8] {
     SHIM_MODULE.get_or_init(|| {
         let mut module = wat::parse_str(SHIM).expect("the shim is well formed");
         let sources: String = interface::SOURCES.map(|(_, source)| source).concat();
-        let world = "world plugin { import random; import clock; }";
-        embed(&mut module, &format!("{sources}{world}")).expect("the interface is well formed");
+        // Of another name than the plugin's: worlds of one name in one package have to be the same.
+        let world = "world shim { import random; import clock; }";
+        embed(&mut module, &format!("{sources}{world}"), "shim").expect("the interface is well formed");
         module
     })
 }

@@ -110,3 +110,6 @@ fn len(key: &Key) -> usize {
         Key::Secret(name) => name.len(),
     }
 }
+
+#[cfg(test)]
+mod tests;

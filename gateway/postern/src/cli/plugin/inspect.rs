@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use postern_core::config::plugin::Grants;
 use postern_wasm::Component;
 use postern_wasm::PluginEngine;
-use postern_wasm::component::MissingGrant;
 use serde_json::json;
 
 use super::super::Format;
@@ -23,18 +22,19 @@ pub(super) fn run(file: &Path, format: Format) -> anyhow::Result<()> {
     let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
     let phases: Vec<&str> = component.phases().names().collect();
     let grants = component.missing_grants(&Grants::default());
+    let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
     let has_wasi = bytes.windows(WASI.len()).any(|window| window == WASI);
     let milliseconds = component.compile_time().as_millis();
     if format == Format::Json {
-        let grant = |grant: &MissingGrant| json!({ "what": grant.what, "grant": grant.grant });
         let value = json!({
             "file": file.to_string_lossy(),
             "digest": format!("sha256:{}", component.digest()),
             "bytes": component.size(),
             "phases": phases,
             "imports": component.imports(),
-            "grants": grants.iter().map(grant).collect::<Vec<_>>(),
-            "wasi": has_wasi,
+            "grants": grants,
+            "stubbed": component.stubbed(),
+            "wasi-preview-1": has_wasi,
             "compile-milliseconds": u64::try_from(milliseconds).unwrap_or(u64::MAX),
         });
         print(format_args!("{value:#}"));
@@ -43,9 +43,11 @@ pub(super) fn run(file: &Path, format: Format) -> anyhow::Result<()> {
     print(format_args!("file     {}", file.display()));
     print(format_args!("digest   sha256:{}", component.digest()));
     print(format_args!("size     {} bytes", component.size()));
-    list("phases", phases);
+    print(format_args!("phases   {}", phases.join(", ")));
     list("imports", component.imports());
-    list("grants", grants.iter().map(|grant| grant.grant));
+    list("grants", &grants);
+    // Linked to nothing: a call of one ends the instance.
+    list("stubbed", component.stubbed());
     if has_wasi {
         let what = "answered inside the component: no files, sockets, environment or arguments";
         print(format_args!("wasi     {what}"));
@@ -54,8 +56,8 @@ pub(super) fn run(file: &Path, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(label: &str, items: impl IntoIterator<Item = impl AsRef<str>>) {
-    for (index, item) in items.into_iter().enumerate() {
+fn list(label: &str, items: &[impl AsRef<str>]) {
+    for (index, item) in items.iter().enumerate() {
         let label = if index == 0 { label } else { "" };
         print(format_args!("{label:<8} {}", item.as_ref()));
     }
