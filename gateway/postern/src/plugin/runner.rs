@@ -214,7 +214,7 @@ impl Runner {
             grants,
             secrets: Secrets::new(secrets),
         };
-        let plugin = Plugin::set_up(Arc::clone(&self.component), setup).await;
+        let plugin = Plugin::set_up(Arc::clone(&self.component), setup, None).await;
         plugin.map_err(|error| match error {
             PluginError::Refused(reason) => Failure::Refused(reason),
             error => Failure::Setup(error.into()),
