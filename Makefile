@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
-	soak-reload soak-reload-short test-languages bindings bench bench-micro clean
+	soak-reload soak-reload-short soak-takeover soak-takeover-short test-languages bindings \
+	bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -47,7 +48,7 @@ test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
 	$(CARGO) test --locked -p postern-plugin
-	$(MAKE) doc deny test-languages soak-reload-short
+	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -78,6 +79,12 @@ test-languages: build setup-guests
 # The generated parts of the Go and C SDKs, after a change of wit/.
 bindings:
 	cd sdk/generate && $(CARGO) run
+
+soak-takeover: build
+	$(TARGET)/debug/takeover-under-load --seconds 90 --reloads 200 --takeovers 20
+
+soak-takeover-short: build
+	$(TARGET)/debug/takeover-under-load --seconds 10 --reloads 10 --takeovers 3
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

@@ -21,6 +21,7 @@ use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::listener::TlsVersion;
+use postern_core::config::parse::units::print_size;
 use postern_core::config::plugin::Grants;
 use postern_core::config::plugin::Isolation;
 use postern_core::config::plugin::OnError;
@@ -132,10 +133,10 @@ impl View {
             "limits": {
                 "cpu": duration(limits.cpu),
                 "time": duration(limits.time),
-                "memory": size(limits.memory),
+                "memory": print_size(limits.memory),
                 "instances": limits.instances,
                 "log-lines": limits.log_lines,
-                "body": size(limits.body),
+                "body": print_size(limits.body),
                 "callouts": limits.callouts,
             },
             "isolation": match spec.isolation {
@@ -240,7 +241,7 @@ fn grants(grants: &Grants) -> Value {
     json!({
         "upstreams": upstreams.map(ToString::to_string).collect::<Vec<_>>(),
         "secrets": secrets.collect::<Map<_, _>>(),
-        "shared-state": grants.shared_state.map(size),
+        "shared-state": grants.shared_state.map(print_size),
         "challenges": grants.challenges,
         "dns": grants.dns,
     })
@@ -313,7 +314,7 @@ fn listener(spec: &ListenerSpec) -> Value {
             "limits",
             json!({
                 "connections": spec.limits.connections,
-                "head": size(u64::from(spec.limits.head_bytes)),
+                "head": print_size(u64::from(spec.limits.head_bytes)),
                 "head-fields": spec.limits.head_fields,
                 "streams": spec.limits.streams,
             }),
@@ -418,17 +419,6 @@ fn duration(duration: Duration) -> String {
         format!("{}s", milliseconds / 1000)
     } else {
         format!("{milliseconds}ms")
-    }
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fitting = units
-        .into_iter()
-        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-    match fitting {
-        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
-        None => format!("{bytes}B"),
     }
 }
 

@@ -355,8 +355,8 @@ impl FileReader<'_> {
     ) -> Option<u64> {
         let size = self.text(text, "size", units::size)?;
         if !range.contains(&size) {
-            let (low, high) = (range.start() >> 10, range.end() >> 10);
-            let message = format!("'{}' is not between {low}KiB and {high}KiB", **text);
+            let [low, high] = [*range.start(), *range.end()].map(units::print_size);
+            let message = format!("'{}' is not between {low} and {high}", **text);
             self.error(text.span(), message);
             return None;
         }
