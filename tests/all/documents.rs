@@ -64,7 +64,9 @@ fn every_example_and_default_is_a_configuration() {
     // Manifests of plugins and their test cases are read by `postern plugin`.
     let is_config = |path: &PathBuf| {
         let is_manifest = path.ends_with("Cargo.toml") || path.ends_with("plugin.toml");
-        let is_case = path.parent().is_some_and(|parent| parent.ends_with("tests"));
+        let is_case = path
+            .parent()
+            .is_some_and(|parent| parent.ends_with("tests"));
         !is_manifest && !is_case
     };
     configs.retain(is_config);

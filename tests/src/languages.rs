@@ -110,7 +110,15 @@ pub fn build(
         let build = started.elapsed().unwrap_or_default();
         // It compiles, which the others then need not.
         let compiled = scratch.path().join(COMPILED).display().to_string();
-        let bench = ["plugin", "bench", "--calls", "500", "--format", "json", "--cache-dir"];
+        let bench = [
+            "plugin",
+            "bench",
+            "--calls",
+            "500",
+            "--format",
+            "json",
+            "--cache-dir",
+        ];
         let bench = [bench.as_slice(), &[&compiled]].concat();
         let bench = run(&mut places.postern(&bench, &project)).map_err(place)?;
         let test = ["plugin", "test", "--cache-dir", &compiled];
@@ -196,5 +204,4 @@ impl fmt::Display for Built {
 }
 
 /// The heading of the lines that [`Built`] makes.
-pub const HEADING: &str =
-    "language policy        size    build    compile    memory  call (p50)";
+pub const HEADING: &str = "language policy        size    build    compile    memory  call (p50)";

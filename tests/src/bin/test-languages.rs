@@ -22,7 +22,10 @@ const USAGE: &str = "usage: test-languages [LANGUAGE]...    rust, go, js, ts, py
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if wanted.iter().any(|name| !LANGUAGES.contains(&name.as_str())) {
+    if wanted
+        .iter()
+        .any(|name| !LANGUAGES.contains(&name.as_str()))
+    {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     }

@@ -71,7 +71,8 @@ fn digest(places: &Places, project: &Path) -> io::Result<u64> {
     for path in files(project)? {
         path.strip_prefix(project).ok().hash(&mut hasher);
         let text = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
-        text.replace(&root.display().to_string(), "").hash(&mut hasher);
+        text.replace(&root.display().to_string(), "")
+            .hash(&mut hasher);
     }
     Ok(hasher.finish())
 }

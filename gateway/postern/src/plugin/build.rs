@@ -106,7 +106,10 @@ fn rust(project: &Project) -> anyhow::Result<PathBuf> {
         .args(["build", "--release", "--target", RUST_TARGET])
         .current_dir(&project.dir);
     if std::env::var_os("RUSTFLAGS").is_none() {
-        cargo.env("RUSTFLAGS", format!("-Clink-arg=-zstack-size={STACK_BYTES}"));
+        cargo.env(
+            "RUSTFLAGS",
+            format!("-Clink-arg=-zstack-size={STACK_BYTES}"),
+        );
     }
     run(cargo, "install Rust from https://rustup.rs")?;
     Ok(core)
@@ -182,7 +185,9 @@ fn go(project: &Project) -> anyhow::Result<PathBuf> {
 fn c(project: &Project) -> anyhow::Result<PathBuf> {
     let core = project.work_dir().join("core.wasm");
     let sdk = project.sdk();
-    let mut sources = ["postern.c", "json.c", "bind/postern.c"].map(|file| sdk.join(file)).to_vec();
+    let mut sources = ["postern.c", "json.c", "bind/postern.c"]
+        .map(|file| sdk.join(file))
+        .to_vec();
     let source_dir = project.dir.join("src");
     let entries = fs::read_dir(&source_dir).with_context(|| in_file(&source_dir))?;
     for entry in entries {
@@ -198,8 +203,11 @@ fn c(project: &Project) -> anyhow::Result<PathBuf> {
     let mut compiler = match std::env::var_os("WASI_SDK_PATH") {
         Some(sdk) => Command::new(Path::new(&sdk).join("bin/clang")),
         None => {
-            let found = ["zig", "python-zig"].into_iter().find(|name| is_found(name));
-            let name = found.with_context(|| format!("there is no C compiler for Wasm; {INSTALL}"))?;
+            let found = ["zig", "python-zig"]
+                .into_iter()
+                .find(|name| is_found(name));
+            let name =
+                found.with_context(|| format!("there is no C compiler for Wasm; {INSTALL}"))?;
             let mut zig = Command::new(name);
             zig.arg("cc");
             zig
@@ -243,7 +251,12 @@ fn script(project: &Project) -> anyhow::Result<()> {
     let mut esbuild = Command::new(node_tool(project, "esbuild"));
     esbuild
         .arg(work.join("entry.js"))
-        .args(["--bundle", "--format=esm", "--target=es2023", "--platform=neutral"])
+        .args([
+            "--bundle",
+            "--format=esm",
+            "--target=es2023",
+            "--platform=neutral",
+        ])
         .args(["--external:postern:*", "--log-level=warning"])
         .arg(joined("--alias:postern-plugin=", &sdk))
         .arg(joined("--outfile=", &bundle));

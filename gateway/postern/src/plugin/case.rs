@@ -248,7 +248,10 @@ pub fn read(dir: &Path) -> anyhow::Result<Vec<(PathBuf, CaseFile)>> {
         let path = entry
             .with_context(|| format!("cannot read {}", dir.display()))?
             .path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
             let place = || path.display().to_string();
             let text = fs::read_to_string(&path).with_context(place)?;
             let file = CaseFile::parse(&text).with_context(place)?;
@@ -280,7 +283,10 @@ mod tests {
         for (text, want) in [
             ("case = []", "no [[case]]"),
             ("[[case]]\nname = 'x'\nexpects = {}", "line 3"),
-            ("[[case]]\nname = 'x'\nexpect.reply = {}", "missing field `status`"),
+            (
+                "[[case]]\nname = 'x'\nexpect.reply = {}",
+                "missing field `status`",
+            ),
         ] {
             let error = CaseFile::parse(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");

@@ -162,7 +162,10 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
 fn known(key: &str, names: &[String], known: &[&str]) -> anyhow::Result<()> {
     for name in names {
         if !known.contains(&name.as_str()) {
-            bail!("{key}: there is no `{name}`; known are {}", known.join(", "))
+            bail!(
+                "{key}: there is no `{name}`; known are {}",
+                known.join(", ")
+            )
         }
     }
     Ok(())
@@ -185,7 +188,10 @@ mod tests {
             ("name = 'a'\nlanguage = 'rust'\nlimits = 1", "line 3"),
             ("name = 'A'\nlanguage = 'rust'", "lower-case"),
             ("name = '../a'\nlanguage = 'rust'", "name: `../a`"),
-            ("name = 'a'\nlanguage = 'rust'\nphases = ['request']", "export!"),
+            (
+                "name = 'a'\nlanguage = 'rust'\nphases = ['request']",
+                "export!",
+            ),
             ("name = 'a'\nlanguage = 'go'", "phases: name those"),
             (
                 "name = 'a'\nlanguage = 'go'\nphases = ['reqest']",

@@ -188,7 +188,9 @@ impl Runner {
             }
             let phases = times.0.into_iter();
             Ok(Cost {
-                phases: phases.map(|(phase, times)| (phase, quantiles(times))).collect(),
+                phases: phases
+                    .map(|(phase, times)| (phase, quantiles(times)))
+                    .collect(),
                 fresh: quantiles(fresh).p50,
                 memory: worker.stats().memory_high(),
             })
@@ -246,7 +248,15 @@ async fn once(
         request: case.request.body.clone().into(),
         response: case.response.body.clone().into(),
     };
-    let ended = phases(worker, case, &mut exchange, &mut bodies, &mut outcome, times).await;
+    let ended = phases(
+        worker,
+        case,
+        &mut exchange,
+        &mut bodies,
+        &mut outcome,
+        times,
+    )
+    .await;
     if let Err(error) = ended {
         outcome.fault = Some((error.reason().to_owned(), error.to_string()));
     }
@@ -412,7 +422,10 @@ fn exchange(file: &CaseFile, case: &Case) -> anyhow::Result<Exchange> {
     let path = RequestPath::from_text(&given.path, EncodedSlash::Reject);
     let path = path.with_context(|| format!("request.path: `{}`", given.path))?;
     if path.as_str() != given.path {
-        bail!("request.path: the gateway makes `{path}` of it; write that", path = path.as_str());
+        bail!(
+            "request.path: the gateway makes `{path}` of it; write that",
+            path = path.as_str()
+        );
     }
     let host = HeaderValue::from_str(&given.host).context("request.host")?;
     let mut request = RequestHead {
@@ -552,13 +565,17 @@ impl Answers {
         let target = callout.target.as_str();
         let got = format!("{} {target} to {}", callout.method, callout.upstream);
         let Some(given) = self.given.get(progress.next) else {
-            progress.problems.push(format!("callout: {got} was not expected"));
+            progress
+                .problems
+                .push(format!("callout: {got} was not expected"));
             return Err(CalloutError::Connect);
         };
         progress.next += 1;
         let want = format!("{} {} to {}", given.method, given.path, given.upstream);
         if want != got {
-            progress.problems.push(format!("callout: expected {want}, got {got}"));
+            progress
+                .problems
+                .push(format!("callout: expected {want}, got {got}"));
         }
         let headers = texts(&callout.headers);
         for (name, values) in super::verdict::values(&given.headers) {
@@ -578,7 +595,9 @@ impl Answers {
         }
         let mut headers = HeaderMap::new();
         if let Err(error) = fill(&mut headers, &answer.headers) {
-            progress.problems.push(format!("callout: answer.headers: {error:#}"));
+            progress
+                .problems
+                .push(format!("callout: answer.headers: {error:#}"));
         }
         Ok(Reply {
             status: StatusCode::from_u16(answer.status).unwrap_or_default(),

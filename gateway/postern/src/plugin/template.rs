@@ -75,7 +75,10 @@ fn renamed(language: Language, text: &str, name: &str) -> String {
     text.replace(&format!("../../../sdk/{sdk}"), &format!("./{SDK_DIR}"))
         .replace(&format!("\"example-{EXAMPLE}\""), &format!("\"{name}\""))
         .replace(&format!("example/{EXAMPLE}"), name)
-        .replace(&format!("name = \"{EXAMPLE}\""), &format!("name = \"{name}\""))
+        .replace(
+            &format!("name = \"{EXAMPLE}\""),
+            &format!("name = \"{name}\""),
+        )
         .replace(&format!("{EXAMPLE}.wasm"), &format!("{name}.wasm"))
         .replace(&format!("/{EXAMPLE}/"), &format!("/{name}/"))
         .replace(&format!("# {EXAMPLE}\n"), &format!("# {name}\n"))

@@ -48,7 +48,11 @@ pub fn differences(case: &Case, outcome: &Outcome) -> Vec<String> {
         (None, None) => {}
         (Some(want), Some(got)) if got.contains(want.as_str()) => return found,
         (want, got) => {
-            found.push(differs("configuration refused", want.as_ref(), got.as_ref()));
+            found.push(differs(
+                "configuration refused",
+                want.as_ref(),
+                got.as_ref(),
+            ));
             return found;
         }
     }
@@ -61,7 +65,11 @@ pub fn differences(case: &Case, outcome: &Outcome) -> Vec<String> {
         found.push(text);
     }
     if expect.abort != outcome.is_aborted {
-        found.push(differs("abort", Some(&expect.abort), Some(&outcome.is_aborted)));
+        found.push(differs(
+            "abort",
+            Some(&expect.abort),
+            Some(&outcome.is_aborted),
+        ));
     }
     found.extend(outcome.calls.iter().cloned());
     logs(expect, outcome, &mut found);
@@ -80,7 +88,13 @@ pub fn differences(case: &Case, outcome: &Outcome) -> Vec<String> {
         body: request.body.clone(),
         ..Message::default()
     };
-    edits("request", &given, &outcome.request, &expect.request, &mut found);
+    edits(
+        "request",
+        &given,
+        &outcome.request,
+        &expect.request,
+        &mut found,
+    );
     if outcome.reply.is_none() && !outcome.is_aborted {
         let given = Message {
             status: case.response.status,
@@ -88,7 +102,13 @@ pub fn differences(case: &Case, outcome: &Outcome) -> Vec<String> {
             body: case.response.body.clone(),
             ..Message::default()
         };
-        edits("response", &given, &outcome.response, &expect.response, &mut found);
+        edits(
+            "response",
+            &given,
+            &outcome.response,
+            &expect.response,
+            &mut found,
+        );
     }
     found
 }
@@ -126,7 +146,11 @@ fn reply(want: Option<&ExpectedReply>, got: Option<&Message>, found: &mut Vec<St
         return;
     };
     if want.status != got.status {
-        found.push(differs("reply: status", Some(&want.status), Some(&got.status)));
+        found.push(differs(
+            "reply: status",
+            Some(&want.status),
+            Some(&got.status),
+        ));
     }
     for (name, want) in &want.headers {
         let got = got.headers.get(&name.to_ascii_lowercase());
@@ -157,12 +181,20 @@ fn edits(
     for (part, given, got, expect) in parts {
         let want = expect.as_ref().unwrap_or(given);
         if want != got {
-            found.push(differs(&format!("{message}: {part}"), Some(want), Some(got)));
+            found.push(differs(
+                &format!("{message}: {part}"),
+                Some(want),
+                Some(got),
+            ));
         }
     }
     let status = expect.status.unwrap_or(given.status);
     if status != got.status {
-        found.push(differs(&format!("{message}: status"), Some(&status), Some(&got.status)));
+        found.push(differs(
+            &format!("{message}: status"),
+            Some(&status),
+            Some(&got.status),
+        ));
     }
     let names = given.headers.keys().chain(got.headers.keys());
     let expected = expect.headers.keys().chain(&expect.removed);
@@ -183,7 +215,9 @@ fn edits(
         let is_removed = expect.removed.iter().any(|other| is_it(&other));
         let want = given.headers.get(&name).filter(|_| !is_removed);
         if is_removed && !given.headers.contains_key(&name) {
-            found.push(format!("{message}: {name} cannot be removed: it was not given"));
+            found.push(format!(
+                "{message}: {name} cannot be removed: it was not given"
+            ));
         } else if want != got {
             found.push(differs(&format!("{message}: {name}"), want, got));
         }
@@ -196,7 +230,9 @@ fn is_field(want: &ExpectedField, got: Option<&Vec<String>>) -> bool {
     };
     match want {
         ExpectedField::Values(values) => values.iter().eq(got.iter().map(String::as_str)),
-        ExpectedField::Part(part) => matches!(got.as_slice(), [only] if only.contains(&part.contains)),
+        ExpectedField::Part(part) => {
+            matches!(got.as_slice(), [only] if only.contains(&part.contains))
+        }
     }
 }
 
@@ -277,19 +313,26 @@ mod tests {
         let plain = case("");
         let changes: [(&str, fn(&mut Outcome)); 8] = [
             ("configuration refused", |o| o.refused = Some("no".into())),
-            ("fault", |o| o.fault = Some(("plugin-trap".into(), "x".into()))),
+            ("fault", |o| {
+                o.fault = Some(("plugin-trap".into(), "x".into()))
+            }),
             ("abort", |o| o.is_aborted = true),
             ("upstream", |o| o.upstream = Some("a".into())),
             ("reply", |o| o.reply = Some(Message::default())),
             ("request: path", |o| o.request.path = "/x".into()),
             ("response: status", |o| o.response.status = 404),
-            ("a call", |o| o.calls.push("a call that was not expected".into())),
+            ("a call", |o| {
+                o.calls.push("a call that was not expected".into())
+            }),
         ];
         for (want, change) in changes {
             let mut outcome = untouched(&plain);
             change(&mut outcome);
             let found = differences(&plain, &outcome);
-            assert!(found.len() == 1 && found[0].starts_with(want), "{want}: {found:?}");
+            assert!(
+                found.len() == 1 && found[0].starts_with(want),
+                "{want}: {found:?}"
+            );
         }
     }
 

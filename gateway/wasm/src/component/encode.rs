@@ -72,7 +72,8 @@ fn shim() -> &'static [u8] {
         let sources: String = interface::SOURCES.map(|(_, source)| source).concat();
         // Of another name than the plugin's: worlds of one name in one package have to be the same.
         let world = "world shim { import random; import clock; }";
-        embed(&mut module, &format!("{sources}{world}"), "shim").expect("the interface is well formed");
+        embed(&mut module, &format!("{sources}{world}"), "shim")
+            .expect("the interface is well formed");
         module
     })
 }
