@@ -42,6 +42,9 @@ fn run(wanted: &[String]) -> Result<(), String> {
     let places = Places::find()?;
     let scratch = Scratch::new();
     let mut built = Vec::new();
+    if cfg!(debug_assertions) {
+        println!("the host is a debug build: its part of a call takes many times what it should");
+    }
     println!("{HEADING}");
     for language in LANGUAGES {
         if wanted.is_empty() || wanted.iter().any(|name| name == language) {

@@ -40,11 +40,7 @@ use postern_wasm::PluginEngine;
 use postern_wasm::PluginError;
 use postern_wasm::PluginSetup;
 use postern_wasm::PluginWorker;
-use postern_wasm::callout::Callout;
-use postern_wasm::callout::CalloutError;
-use postern_wasm::callout::CalloutFuture;
 use postern_wasm::callout::Callouts;
-use postern_wasm::callout::Reply;
 use postern_wasm::exchange::ChunkAction;
 use postern_wasm::exchange::HeldBody;
 use postern_wasm::exchange::LocalResponse;
@@ -54,26 +50,23 @@ use postern_wasm::exchange::Upstreams;
 use postern_wasm::plugin::Secrets;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
-use tracing::field::Field;
-use tracing::field::Visit;
-use tracing_subscriber::layer::Context;
-use tracing_subscriber::layer::Layer;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::case::CallFailure;
 use super::case::Case;
 use super::case::CaseFile;
-use super::case::GivenCallout;
 use super::case::Headers;
 use super::verdict::Message;
 use super::verdict::Outcome;
+use answers::Answers;
+use log::LogLines;
+
+mod answers;
+mod log;
 
 /// What a plugin under test may keep in shared state.
 const SHARED_STATE: u64 = 1 << 20;
 /// Instances that are made anew for the cost of a first call.
 const FRESH: usize = 20;
-/// Where the host writes what plugins log.
-const LOG_TARGET: &str = "postern::plugin";
 
 /// A component that is ready to be run.
 pub struct Runner {
@@ -132,7 +125,7 @@ impl Runner {
     pub fn run(&self, file: &CaseFile, case: &Case) -> anyhow::Result<Outcome> {
         let exchange = exchange(file, case)?;
         let logs = Arc::new(Mutex::new(Vec::new()));
-        let subscriber = tracing_subscriber::registry().with(LogLines(Arc::clone(&logs)));
+        let subscriber = tracing_subscriber::registry().with(LogLines::new(Arc::clone(&logs)));
         let answers = Arc::new(Answers::new(case));
         let calls = Arc::clone(&answers);
         let ran = tracing::subscriber::with_default(subscriber, || {
@@ -523,125 +516,10 @@ fn quantiles(mut times: Vec<Duration>) -> Quantiles {
     }
 }
 
-/// The callouts of a case, answered in their order.
-struct Answers {
-    given: Vec<GivenCallout>,
-    progress: Mutex<Progress>,
-}
-
-#[derive(Default)]
-struct Progress {
-    next: usize,
-    problems: Vec<String>,
-}
-
-impl Answers {
-    fn new(case: &Case) -> Self {
-        Self {
-            given: case.callouts.clone(),
-            progress: Mutex::default(),
-        }
-    }
-
-    fn rewind(&self) {
-        *lock(&self.progress) = Progress::default();
-    }
-
-    /// What was wrong with the calls, those that were not made included.
-    fn problems(&self) -> Vec<String> {
-        let mut progress = lock(&self.progress);
-        let mut problems = std::mem::take(&mut progress.problems);
-        for given in self.given.iter().skip(progress.next) {
-            problems.push(format!(
-                "callout: expected {} {} to {}, got none",
-                given.method, given.path, given.upstream
-            ));
-        }
-        problems
-    }
-
-    fn answer(&self, callout: &Callout) -> Result<Reply, CalloutError> {
-        let mut progress = lock(&self.progress);
-        let target = callout.target.as_str();
-        let got = format!("{} {target} to {}", callout.method, callout.upstream);
-        let Some(given) = self.given.get(progress.next) else {
-            progress
-                .problems
-                .push(format!("callout: {got} was not expected"));
-            return Err(CalloutError::Connect);
-        };
-        progress.next += 1;
-        let want = format!("{} {} to {}", given.method, given.path, given.upstream);
-        if want != got {
-            progress
-                .problems
-                .push(format!("callout: expected {want}, got {got}"));
-        }
-        let headers = texts(&callout.headers);
-        for (name, values) in super::verdict::values(&given.headers) {
-            let got = headers.get(&name);
-            if got != Some(&values) {
-                let message = format!("callout: {name}: expected {values:?}, got {got:?}");
-                progress.problems.push(message);
-            }
-        }
-        let answer = &given.answer;
-        match answer.error {
-            Some(CallFailure::Connect) => return Err(CalloutError::Connect),
-            Some(CallFailure::Timeout) => return Err(CalloutError::Timeout),
-            Some(CallFailure::TooLarge) => return Err(CalloutError::TooLarge),
-            Some(CallFailure::Protocol) => return Err(CalloutError::Protocol),
-            None => {}
-        }
-        let mut headers = HeaderMap::new();
-        if let Err(error) = fill(&mut headers, &answer.headers) {
-            progress
-                .problems
-                .push(format!("callout: answer.headers: {error:#}"));
-        }
-        Ok(Reply {
-            status: StatusCode::from_u16(answer.status).unwrap_or_default(),
-            headers,
-            body: answer.body.clone().into(),
-        })
-    }
-}
-
-impl Callouts for Answers {
-    fn send(&self, callout: Callout) -> CalloutFuture {
-        let answer = self.answer(&callout);
-        Box::pin(async { answer })
-    }
-}
-
-/// Keeps what plugins log.
-struct LogLines(Arc<Mutex<Vec<String>>>);
-
-impl<S: tracing::Subscriber> Layer<S> for LogLines {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == LOG_TARGET {
-            let level = event.metadata().level().as_str().to_ascii_lowercase();
-            let mut line = LogText(level);
-            event.record(&mut line);
-            lock(&self.0).push(line.0);
-        }
-    }
-}
-
-struct LogText(String);
-
-impl Visit for LogText {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "text" {
-            self.0.push(' ');
-            self.0.push_str(value);
-        }
-    }
-
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-}
-
 /// The locks here guard lists, which a panic leaves as they are.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,32 @@ fn the_stream_is_that_of_chacha20() {
     // The key has changed: the stream does not begin again.
     assert_ne!(hex(&draw(8, 32)[..32]), STREAM[..64]);
 }
+
+#[test]
+fn a_module_without_its_interface_gets_the_phases_that_are_named() {
+    let guest = test_util::guest(
+        // With WASI, so that the interface of what answers it is there too.
+        r#"(import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))"#,
+        r#"
+        (func (export "postern:plugin/request-phase@0.1.0#on-request") (param i32 i32) (result i32)
+          (drop (call $yield)) (i32.const 512))
+        (func (export "postern:plugin/response-phase@0.1.0#on-response") (param i32 i32) (result i32)
+          (i32.const 512))
+        "#,
+    );
+    let core = wat::parse_str(guest).unwrap();
+    let engine = PluginEngine::new(None).unwrap();
+    for (phases, request, response) in [
+        (["request"].as_slice(), true, false),
+        (&["response"], false, true),
+        (&["request", "response"], true, true),
+    ] {
+        let component = encode_plugin(&core, phases.iter().copied()).unwrap();
+        let found = Component::load(&engine, &component).unwrap().phases();
+        assert_eq!(
+            (found.request, found.response),
+            (request, response),
+            "{phases:?}"
+        );
+    }
+}
