@@ -5,8 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
-	soak-reload soak-reload-short soak-takeover soak-takeover-short test-languages bindings \
-	bench bench-micro clean
+	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
+	soak-plugins-short test-languages bindings bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -48,7 +48,7 @@ test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
 	$(CARGO) test --locked -p postern-plugin
-	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short
+	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short soak-plugins-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -85,6 +85,13 @@ soak-takeover: build
 
 soak-takeover-short: build
 	$(TARGET)/debug/takeover-under-load --seconds 10 --reloads 10 --takeovers 3
+
+# A plugin replaced under load, and a configuration that changes around twenty of them.
+soak-plugins: build
+	$(TARGET)/debug/plugins-under-load
+
+soak-plugins-short: build
+	$(TARGET)/debug/plugins-under-load --replacements 10 --reloads 20 --plugins 5
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

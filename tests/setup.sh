@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need besides Rust: wrk, and a Python environment with clients that are
-# not ours. Run again, it does nothing.
+# Installs what the tests need besides Rust: wrk, a registry for plugins, and a Python environment
+# with clients that are not ours. Run again, it does nothing.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +18,15 @@ install() {
     apt-get install -y --no-install-recommends "$@" >&2 ||
         { apt-get update >&2 && apt-get install -y --no-install-recommends "$@" >&2; }
 }
+
+# A registry that is not ours: a Go tool, kept beside the rest.
+tools=$root/.cache/tests-bin
+registry=github.com/google/go-containerregistry/cmd/registry@v0.20.6
+if ! [ -x "$tools/registry" ]; then
+    command -v go >/dev/null 2>&1 || install golang-go
+    say "building $registry"
+    GOBIN=$tools go install "$registry"
+fi
 
 command -v wrk >/dev/null 2>&1 || install wrk
 command -v python3 >/dev/null 2>&1 || install python3

@@ -11,6 +11,8 @@ mod framing;
 mod grpc;
 mod plugin_grants;
 mod plugin_phases;
+mod plugin_refusals;
+mod plugin_sources;
 mod plugins;
 mod reload;
 mod routing;

@@ -16,6 +16,7 @@ pub mod problem;
 mod raw;
 pub mod route;
 mod shape;
+pub mod source;
 pub mod upstream;
 
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ pub struct Config {
 pub struct RuntimeSpec {
     /// Worker threads; one a processor if absent.
     pub workers: Option<NonZeroUsize>,
-    /// Where compiled plugins are kept; `None` keeps them in memory alone.
+    /// Where compiled and fetched plugins are kept; `None` keeps them in memory alone.
     pub cache_dir: Option<PathBuf>,
 }
 

@@ -4,12 +4,16 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
 use postern_proxy::Compiler;
 use postern_proxy::Materials;
+use postern_proxy::Snapshot;
 use postern_wasm::PluginEngine;
 
+use crate::fetch::Fetcher;
+use crate::fetch::PATIENCE;
 use crate::source::Good;
 use crate::source::Settling;
 use crate::source::file;
@@ -57,13 +61,40 @@ impl Checker {
             return checked;
         };
         checked.problems.extend(key_warnings(loaded));
-        let materials = Materials::read(&loaded.config);
-        let compiling = self.compiler.compile(loaded, &materials, None);
-        if let Err(problems) = self.runtime.block_on(compiling) {
-            checked.problems.extend(problems);
+        let compiling = async {
+            // Nothing is kept here either.
+            let fetcher = Fetcher::new(None, None);
+            let wanted = Materials::remotes(&loaded.config);
+            let fetched = fetcher.fetch(&wanted, PATIENCE).await;
+            let materials = Materials::read(&loaded.config).with_fetched(fetched);
+            self.compiler.compile(loaded, &materials, None).await
+        };
+        let problems = match self.runtime.block_on(compiling) {
+            Ok(snapshot) => not_fetched(&snapshot, &loaded.origins),
+            Err(problems) => problems,
+        };
+        if problems.iter().any(Problem::is_error) {
             checked.loaded = None;
         }
+        checked.problems.extend(problems);
         checked.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
         checked
     }
+}
+
+/// A server that says no is wrong here and everywhere. One that cannot be reached may be within
+/// reach where the configuration is to run, so that is no reason to refuse it.
+fn not_fetched(snapshot: &Snapshot, origins: &Origins) -> Vec<Problem> {
+    let impairments = snapshot.impairments().iter();
+    let problems = impairments.map(|impairment| {
+        let origin = origins.find(&impairment.at);
+        let message = impairment.message.clone();
+        match impairment.is_lasting {
+            true => Problem::error(origin, message),
+            false => Problem::warning(origin, message).with_help(
+                "the plugin was not checked; requests that need it get 503 until it is there",
+            ),
+        }
+    });
+    problems.collect()
 }

@@ -22,13 +22,18 @@ use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
 use postern_core::config::problem::Origin;
+use postern_proxy::Builds;
 use postern_proxy::Compiler;
 use postern_proxy::Gateway;
 use postern_proxy::Materials;
 use postern_proxy::Snapshot;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
+use tokio::time::timeout;
 
+use crate::fetch::Fetcher;
+use crate::fetch::Fetches;
+use crate::fetch::PATIENCE;
 use crate::source::FileSource;
 use crate::source::Good;
 use crate::source::Settling;
@@ -39,6 +44,8 @@ use crate::source::key_warnings;
 const MAX_PUT_OFF: u32 = 2;
 /// How long an event may take from the file system to us.
 const HEARSAY: Duration = Duration::from_millis(20);
+/// How often a look is taken without a change, while a plugin is not as it was declared.
+const RECHECK: Duration = Duration::from_secs(70);
 
 /// What the control loop knows, for the admin listener.
 #[derive(Clone, Debug)]
@@ -56,11 +63,16 @@ pub struct Status {
     pub last_success: SystemTime,
     /// Since when something has been wrong.
     pub stale_since: Option<SystemTime>,
+    /// How plugins came to be ready.
+    pub builds: Builds,
+    /// Attempts to fetch plugins that are no files.
+    pub fetches: Fetches,
 }
 
 /// A configuration that was read at start, before it is compiled.
 pub struct Start {
     source: FileSource,
+    fetcher: Fetcher,
     main: PathBuf,
     good: Good,
     loaded: Arc<Loaded>,
@@ -108,7 +120,9 @@ impl Start {
         let materials = Materials::read(&loaded.config);
         let mut warnings = loaded.warnings.clone();
         warnings.extend(key_warnings(&loaded));
+        let cache_dir = loaded.config.runtime.cache_dir.clone();
         Ok(Self {
+            fetcher: Fetcher::new(cache_dir, Some(source.poke())),
             source,
             main,
             good,
@@ -131,6 +145,18 @@ impl Start {
         self.source.poke()
     }
 
+    /// For who wants it to hurry.
+    pub fn fetcher(&self) -> Fetcher {
+        self.fetcher.clone()
+    }
+
+    /// Fetches what is no file. What cannot be had now is tried again while the gateway serves.
+    pub async fn fetch(&mut self) {
+        let wanted = Materials::remotes(&self.loaded.config);
+        let fetched = self.fetcher.fetch(&wanted, PATIENCE).await;
+        self.materials = std::mem::take(&mut self.materials).with_fetched(fetched);
+    }
+
     pub async fn compile(&self, compiler: &Compiler) -> Result<Snapshot, Vec<Problem>> {
         compiler.compile(&self.loaded, &self.materials, None).await
     }
@@ -143,14 +169,21 @@ impl Control {
         compiler: Compiler,
         gateway: Arc<Gateway>,
     ) -> (Self, watch::Receiver<Arc<Status>>) {
+        let published = gateway.published().load();
+        let mut problems = impairments(&published, &start.loaded.origins);
+        let now = SystemTime::now();
+        let is_impaired = !problems.is_empty();
+        problems.extend(start.warnings.iter().cloned());
         let status = Arc::new(Status {
-            generation: gateway.published().load().generation,
+            generation: published.generation,
             origins: Arc::new(start.loaded.origins.clone()),
-            problems: start.warnings.clone(),
-            succeeded: 1,
-            failed: 0,
-            last_success: SystemTime::now(),
-            stale_since: None,
+            problems,
+            succeeded: u64::from(!is_impaired),
+            failed: u64::from(is_impaired),
+            last_success: now,
+            stale_since: is_impaired.then_some(now),
+            builds: compiler.builds(),
+            fetches: start.fetcher.fetches(),
         });
         log_changes(&[], &status.problems);
         let (status, receiver) = watch::channel(status);
@@ -167,7 +200,15 @@ impl Control {
     pub async fn run(mut self) {
         let mut put_off = 0;
         loop {
-            self.start.source.changed().await;
+            let changed = self.start.source.changed();
+            let published = self.gateway.published().load();
+            if published.impairments().is_empty() {
+                changed.await;
+            } else {
+                // A refusal may have had a passing cause.
+                let _ = timeout(RECHECK, changed).await;
+            }
+            drop(published);
             match self.look(put_off < MAX_PUT_OFF).await {
                 Some(look) => {
                     put_off = 0;
@@ -201,17 +242,30 @@ impl Control {
             if may_put_off && (!is_whole || self.start.source.is_being_written()) {
                 return None;
             }
+            let wanted = Materials::remotes(&loaded.config);
+            let fetched = self.start.fetcher.fetch(&wanted, PATIENCE).await;
+            let materials = materials.with_fetched(fetched);
             let current = &self.start;
             let is_equal = loaded.config == current.loaded.config && materials == current.materials;
-            let compiled = match is_equal {
-                true => Ok(None),
-                false => self.compile(&loaded, &materials).await.map(Some),
+            let published = self.gateway.published().load();
+            let compiled = if is_equal && published.impairments().is_empty() {
+                Ok(None)
+            } else {
+                let compiled = self.compile(&loaded, &materials).await;
+                // What was tried again and failed again is no change.
+                let is_same =
+                    |next: &Snapshot| is_equal && next.impairments() == published.impairments();
+                compiled.map(|next| (!is_same(&next)).then_some(next))
             };
+            drop(published);
             match compiled {
                 Ok(snapshot) => {
                     warnings.clone_from(&loaded.warnings);
                     warnings.extend(key_warnings(&loaded));
                     warnings.extend(self.needs_restart(&loaded));
+                    let published = self.gateway.published().load();
+                    let served = snapshot.as_ref().unwrap_or(&published);
+                    warnings.extend(impairments(served, &loaded.origins));
                     next = Some((loaded, materials, snapshot));
                     break;
                 }
@@ -268,6 +322,8 @@ impl Control {
     fn apply(&mut self, look: Look) {
         let status = Arc::clone(&self.status.borrow());
         let mut status = Status::clone(&status);
+        status.builds = self.compiler.builds();
+        status.fetches = self.start.fetcher.fetches();
         let has_errors = look.problems.iter().any(Problem::is_error);
         let mut is_published = false;
         if let Some(next) = look.next {
@@ -281,6 +337,8 @@ impl Control {
             self.start.loaded = next.loaded;
             self.start.materials = next.materials;
         }
+        let wanted = Materials::remotes(&self.start.loaded.config);
+        self.start.fetcher.retain(&wanted);
         let now = SystemTime::now();
         if has_errors {
             status.failed += 1;
@@ -361,6 +419,25 @@ impl Status {
                     ("{severity=\"warning\"}", self.count(false)),
                 ],
             ),
+            (
+                "postern_plugin_builds_total",
+                "counter",
+                "Components that were compiled, loaded from the cache, or refused.",
+                vec![
+                    ("{result=\"compiled\"}", self.builds.compiled),
+                    ("{result=\"cached\"}", self.builds.cached),
+                    ("{result=\"failed\"}", self.builds.failed),
+                ],
+            ),
+            (
+                "postern_plugin_fetches_total",
+                "counter",
+                "Attempts to fetch plugins from a server or registry.",
+                vec![
+                    ("{result=\"success\"}", self.fetches.succeeded),
+                    ("{result=\"failure\"}", self.fetches.failed),
+                ],
+            ),
         ];
         let mut text = String::new();
         for (name, kind, help, values) in metrics {
@@ -389,6 +466,16 @@ fn load(settling: &mut Settling<'_>) -> Option<Loaded> {
         tracing::error!("the configuration cannot be parsed: the gateway has a fault");
         None
     })
+}
+
+/// What is served otherwise than it was declared, at the places where that was.
+fn impairments(snapshot: &Snapshot, origins: &Origins) -> Vec<Problem> {
+    let impairments = snapshot.impairments().iter();
+    let problems = impairments.map(|impairment| {
+        let origin = origins.find(&impairment.at);
+        Problem::error(origin, impairment.message.clone()).with_help(impairment.help)
+    });
+    problems.collect()
 }
 
 /// Says what has become wrong and what is right again; nothing of what was known.
@@ -429,6 +516,8 @@ mod tests {
             failed: 1,
             last_success: UNIX_EPOCH,
             stale_since: None,
+            builds: Builds::default(),
+            fetches: Fetches::default(),
         };
         let text = status.metrics();
         for line in [

@@ -103,7 +103,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
         admin,
     } = running;
 
-    let poke = start.poke();
+    let (poke, fetcher) = (start.poke(), start.fetcher());
     let (control, status) = Control::new(start, compiler, Arc::clone(&gateway));
     panel.attach(Arc::clone(&gateway), status);
     let control = tokio::spawn(control.run());
@@ -118,6 +118,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
             _ = hangup.recv() => {
                 tracing::info!("reload asked for");
                 gateway.reopen_access_log();
+                fetcher.hurry();
                 poke.poke();
             }
             () = ending.asked() => break,
@@ -150,7 +151,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
 }
 
 async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
-    let start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
+    let mut start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
     let addr = start.config().admin.bind;
     let admin = listen_admin(addr, takeover).map_err(|error| {
         let mut problem = Problem::error(
@@ -180,6 +181,7 @@ async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
     let cache_dir = runtime.cache_dir.clone();
     let engine = PluginEngine::new(cache_dir).context("cannot run plugins")?;
     let compiler = Compiler::new(engine, workers, true);
+    start.fetch().await;
     let first = start.compile(&compiler).await.map_err(Failure::Problems)?;
     let gateway = Gateway::start(first, workers).context("cannot start the workers")?;
     Ok(Running {

@@ -10,6 +10,7 @@
 pub mod toml;
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postern_core::config::AccessLogFormat;
@@ -36,6 +37,9 @@ use postern_core::config::route::RewriteSpec;
 use postern_core::config::route::RuleSpec;
 use postern_core::config::route::ValueMatch;
 use postern_core::config::route::pattern;
+use postern_core::config::source::FetchSpec;
+use postern_core::config::source::Location;
+use postern_core::config::source::LoginSpec;
 use postern_core::config::upstream::Balance;
 use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::path::EncodedSlash;
@@ -116,15 +120,14 @@ impl View {
     }
 
     fn plugin(&self, spec: &PluginSpec) -> Value {
-        let PluginSource::File(file) = &spec.source;
         let limits = &spec.limits;
         // `PluginSpec::config` is JSON that the parser wrote.
         let given: Map<String, Value> = serde_json::from_str(&spec.config).unwrap_or_default();
         let given = given
             .into_iter()
             .map(|(key, value)| (key, self.secret(value)));
-        json!({
-            "source": path(file),
+        let mut shown = source(&spec.source);
+        let rest = json!({
             "on-error": match spec.on_error {
                 OnError::Deny => json!("deny"),
                 OnError::Allow => json!("allow"),
@@ -145,7 +148,11 @@ impl View {
             },
             "grants": grants(&spec.grants),
             "config": given.collect::<Map<_, _>>(),
-        })
+        });
+        if let Value::Object(rest) = rest {
+            shown.extend(rest);
+        }
+        Value::Object(shown)
     }
 
     /// `null` for none.
@@ -406,6 +413,45 @@ fn named<N: ToString, S>(
             .map(|(name, spec)| (name.to_string(), view(spec)))
             .collect(),
     )
+}
+
+/// Where a plugin comes from; files that hold secrets are named, not shown.
+fn source(source: &PluginSource) -> Map<String, Value> {
+    let remote = match source {
+        PluginSource::File(file) => {
+            return Map::from_iter([("source".to_owned(), path(file))]);
+        }
+        PluginSource::Remote(remote) => remote,
+    };
+    let FetchSpec {
+        login,
+        ca_file,
+        plain_http,
+    } = &remote.fetch;
+    let (user, password_file, docker_config) = match login {
+        None => (None, None, None),
+        Some(LoginSpec::Password { user, file }) => (Some(user), Some(file), None),
+        Some(LoginSpec::DockerConfig(file)) => (None, None, Some(file)),
+    };
+    let optional = |file: Option<&PathBuf>| file.map_or(Value::Null, |file| path(file));
+    let sha256 = match &remote.location {
+        Location::Https { digest, .. } => json!(digest.as_hex()),
+        Location::Oci(_) => Value::Null,
+    };
+    let fetch = object([
+        ("user", user.map_or(Value::Null, |user| json!(user))),
+        ("password-file", optional(password_file)),
+        ("docker-config", optional(docker_config)),
+        ("ca-file", optional(ca_file.as_ref())),
+        ("plain-http", json!(plain_http)),
+    ]);
+    let shown = [
+        ("source", json!(remote.to_string())),
+        ("sha256", sha256),
+        ("fetch", fetch),
+    ];
+    let shown = shown.into_iter().filter(|(_, value)| !value.is_null());
+    shown.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 fn path(path: &Path) -> Value {

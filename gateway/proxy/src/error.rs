@@ -28,6 +28,8 @@ pub(crate) enum ProxyError {
         status: StatusCode,
         source: PluginError,
     },
+    #[error("plugin {plugin} is not there: it could not be fetched, or cannot be used")]
+    PluginAbsent { plugin: PolicyName },
     #[error("plugin {plugin} asked to end the connection")]
     Aborted { plugin: PolicyName },
     #[error("plugin {plugin} named an upstream that is not there")]
@@ -88,6 +90,7 @@ impl ProxyError {
     pub(crate) fn plugin(&self) -> Option<&PolicyName> {
         match self {
             Self::Plugin { plugin, .. }
+            | Self::PluginAbsent { plugin }
             | Self::Aborted { plugin }
             | Self::UnknownUpstream { plugin }
             | Self::RequestBodySize { plugin }
@@ -141,7 +144,9 @@ impl ProxyError {
             Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
-            Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::PluginAbsent { .. } | Self::UnknownUpstream { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Connect { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -160,6 +165,7 @@ impl ProxyError {
             Self::NoRoute => "no-route",
             Self::Rewrite(_) => "bad-rewrite",
             Self::Plugin { source, .. } => source.reason(),
+            Self::PluginAbsent { .. } => "plugin-absent",
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
@@ -185,6 +191,7 @@ impl ProxyError {
             | Self::RequestBodySize { .. } => Side::Downstream,
             Self::Rewrite(_) => Side::Gateway,
             Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
             | Self::Aborted { .. }
             | Self::UnknownUpstream { .. }
             | Self::BodyPlugin { .. } => Side::Plugin,
@@ -211,6 +218,7 @@ impl ProxyError {
             | Self::NoRoute
             | Self::Rewrite(_)
             | Self::Plugin { .. }
+            | Self::PluginAbsent { .. }
             | Self::UnknownUpstream { .. }
             | Self::ResponseBody { .. }
             | Self::ResponseBodySize { .. }

@@ -33,7 +33,9 @@ use crate::worker::View;
 /// One step on request and response, ready to run.
 pub(crate) enum Policy {
     Headers(HeadersSpec),
-    Plugin(LivePlugin),
+    Plugin(Box<LivePlugin>),
+    /// A plugin that was declared and is not there: no request passes it, whatever its `on-error`.
+    Absent(PolicyName),
 }
 
 /// A plugin that was compiled and has taken its configuration.
@@ -143,6 +145,11 @@ impl<'c> PolicyChain<'c> {
                         }
                     }
                 }
+                Policy::Absent(name) => {
+                    return Err(ProxyError::PluginAbsent {
+                        plugin: name.clone(),
+                    });
+                }
             }
         }
         Ok(Verdict::Continue)
@@ -201,6 +208,11 @@ impl<'c> PolicyChain<'c> {
                         }
                     }
                 }
+                Policy::Absent(name) => {
+                    return Err(ProxyError::PluginAbsent {
+                        plugin: name.clone(),
+                    });
+                }
             }
         }
         Ok(replaced_by)
@@ -242,7 +254,7 @@ impl<'c> PolicyChain<'c> {
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
         match &*self.view.snapshot.policies[index] {
             Policy::Plugin(live) => Some((live, self.view.plugins[index].as_ref()?)),
-            Policy::Headers(_) => None,
+            Policy::Headers(_) | Policy::Absent(_) => None,
         }
     }
 

@@ -10,6 +10,7 @@
 //!   [`compile`] takes over where name and spec are equal.
 
 pub(crate) mod compile;
+pub(crate) mod component;
 pub(crate) mod materials;
 
 use std::collections::BTreeMap;
@@ -48,6 +49,20 @@ pub struct Snapshot {
     pub(crate) policies: Vec<Arc<Policy>>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     certificates: BTreeMap<CertificateName, Arc<Certificate>>,
+    /// What is served otherwise than it was declared.
+    impairments: Vec<Impairment>,
+}
+
+/// A plugin that is not as declared, because it could not be fetched or cannot be used: the one
+/// before it serves on, or there is none and what needs it is answered 503.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Impairment {
+    /// The declared thing, as in [`Origins::find`](postern_core::config::Origins::find).
+    pub at: String,
+    pub message: String,
+    pub help: &'static str,
+    /// Trying again is no use until somebody changes something.
+    pub is_lasting: bool,
 }
 
 /// Position in `Snapshot::upstreams`.
@@ -118,11 +133,15 @@ impl Snapshot {
             .ok()
     }
 
+    pub fn impairments(&self) -> &[Impairment] {
+        &self.impairments
+    }
+
     pub(crate) fn plugin(&self, name: &PolicyName) -> Option<&Arc<Plugin>> {
         let index = self.config.policies.keys().position(|n| n == name)?;
         match &**self.policies.get(index)? {
             Policy::Plugin(live) => Some(&live.plugin),
-            Policy::Headers(_) => None,
+            Policy::Headers(_) | Policy::Absent(_) => None,
         }
     }
 

@@ -286,7 +286,7 @@ fn make_view(
         (Policy::Plugin(live), None) => {
             Some(Rc::new(live.plugin.worker_with(Arc::<Desk>::clone(desk))))
         }
-        (Policy::Headers(_), None) => None,
+        (Policy::Headers(_) | Policy::Absent(_), None) => None,
     };
     let plugins: Vec<_> = snapshot.policies.iter().map(plugin).collect();
     let challengers = plugins.iter().enumerate();

@@ -269,7 +269,11 @@ impl PluginMetrics {
 
 impl MetricSpec {
     fn check(&self) -> Result<(), MetricError> {
-        if !is_name(&self.name) || RESERVED.contains(&self.name.as_str()) {
+        // A histogram is written as three more names.
+        let suffixes = ["_bucket", "_sum", "_count"];
+        let stem = suffixes.iter().find_map(|s| self.name.strip_suffix(s));
+        let is_reserved = |name: &str| RESERVED.contains(&name);
+        if !is_name(&self.name) || is_reserved(&self.name) || stem.is_some_and(is_reserved) {
             return Err(MetricError::Name);
         }
         // "plugin" and "le" are the gateway's to write.
@@ -372,6 +376,10 @@ mod tests {
             (spec("a-b", MetricKind::Counter, &[]), MetricError::Name),
             (
                 spec("calls_total", MetricKind::Gauge, &[]),
+                MetricError::Name,
+            ),
+            (
+                spec("calls_total_count", MetricKind::Gauge, &[]),
                 MetricError::Name,
             ),
             (spec("a", MetricKind::Gauge, &["plugin"]), MetricError::Name),

@@ -7,6 +7,7 @@
 mod item;
 mod plugin;
 mod rule;
+mod source;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use toml::de::DeValue;
 use toml::de::ValueDeserializer;
 
 use super::Config;
+use super::PolicySpec;
+use super::plugin::PluginSource;
 use super::problem::ConfigText;
 use super::problem::Lines;
 use super::problem::Origin;
@@ -125,6 +128,7 @@ impl Reading {
         }
         self.check_listeners();
         self.check_twins();
+        self.check_cache();
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
         if self.problems.iter().any(Problem::is_error) {
             return Err(self.problems);
@@ -161,6 +165,22 @@ impl Reading {
                     .with_help("declare one: [certificates.NAME] with cert-file and key-file"),
                 );
             }
+        }
+    }
+
+    /// What is fetched should be there at the next start, whatever has become of its server.
+    fn check_cache(&mut self) {
+        let fetched = self.config.policies.iter().find(|(_, policy)| {
+            matches!(policy, PolicySpec::Plugin(plugin)
+                if matches!(plugin.source, PluginSource::Remote(_)))
+        });
+        if let Some((name, _)) = fetched.filter(|_| self.config.runtime.cache_dir.is_none()) {
+            let origin = self.origins.find(&format!("plugins.{name}.source"));
+            let message = "without a cache, this plugin is fetched again at each start";
+            let help =
+                "set cache-dir in [runtime], so that the gateway starts with its server down";
+            self.problems
+                .push(Problem::warning(origin, message).with_help(help));
         }
     }
 

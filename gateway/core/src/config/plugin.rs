@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+pub use super::source::PluginSource;
 use crate::name::UpstreamName;
 
 /// A policy in WebAssembly.
@@ -19,12 +20,6 @@ pub struct PluginSpec {
     pub isolation: Isolation,
     pub limits: PluginLimits,
     pub grants: Grants,
-}
-
-/// Where a component comes from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PluginSource {
-    File(PathBuf),
 }
 
 /// What a request gets when its plugin fails.

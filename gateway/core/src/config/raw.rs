@@ -75,8 +75,8 @@ pub(super) struct RawFile {
 pub(super) struct RawRuntime {
     /// Worker threads. Default: one a processor.
     pub workers: Option<At<i64>>,
-    /// Where compiled plugins are kept between starts; made with mode 0700. Default: none, they
-    /// are compiled at each start.
+    /// Where plugins are kept between starts, as compiled and as fetched; made with mode 0700.
+    /// Default: none, they are fetched and compiled at each start.
     pub cache_dir: Option<Text>,
 }
 
@@ -235,10 +235,17 @@ pub(super) struct RawUpstreamTimeouts {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawPlugin {
-    /// The component: a file.
+    /// The component: a file, "https://..." with `sha256`, or an artifact in a registry by its
+    /// digest, "oci://registry/repository@sha256:...".
     pub source: Text,
+    /// The SHA-256 of the component in hexadecimal. Needed by https sources, and only by them: other
+    /// bytes are refused.
+    pub sha256: Option<Text>,
+    /// How a source that is no file is fetched.
+    pub fetch: Option<At<RawFetch>>,
     /// What a request gets when the plugin fails: "deny" (503), "allow" (it goes on without the
-    /// plugin), or a status from 400 to 599. Default: "deny".
+    /// plugin, and with none of what it did; a body of which it has changed a piece is cut), or a
+    /// status from 400 to 599. Default: "deny".
     pub on_error: Option<At<RawOnError>>,
     /// "plugin": an instance serves many requests, one after the other; "request": each call has an
     /// instance of its own, at about twenty times the cost. Default: "plugin".
@@ -249,6 +256,24 @@ pub(super) struct RawPlugin {
     /// Given to the plugin, which checks it.
     #[serde(default)]
     pub config: Table<serde_json::Value>,
+}
+
+/// A login is `user` and `password-file`, or `docker-config`. All files are read at each attempt.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawFetch {
+    /// Who to log in as. Default: nobody.
+    pub user: Option<Text>,
+    /// Holds the password of `user`, or a token; a line end behind it does not belong to it.
+    pub password_file: Option<Text>,
+    /// A file as `docker login` writes it, or a Secret of the type kubernetes.io/dockerconfigjson.
+    /// Helper programs that it names are not run.
+    pub docker_config: Option<Text>,
+    /// PEM roots to trust. Default: the system's.
+    pub ca_file: Option<Text>,
+    /// Whether clear text will do. Default: false, but for registries on this machine (localhost,
+    /// 127.0.0.0/8, ::1) without `ca-file`.
+    pub plain_http: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -263,7 +288,7 @@ pub(super) enum RawOnError {
 pub(super) struct RawPluginLimits {
     /// Processor time a call. Default: "50ms".
     pub cpu: Option<Text>,
-    /// Wall time a call. Default: "1s".
+    /// Wall time a call, callouts included. Default: "1s".
     pub time: Option<Text>,
     /// Memory an instance. Default: "64MiB".
     pub memory: Option<Text>,
@@ -271,7 +296,7 @@ pub(super) struct RawPluginLimits {
     pub instances: Option<At<i64>>,
     /// Log lines a second. Default: 100.
     pub log_lines: Option<At<i64>>,
-    /// Bytes of a body that are held for the plugin. Default: "1MiB".
+    /// Bytes of a body that are held for the plugin, or taken from it instead. Default: "1MiB".
     pub body: Option<Text>,
     /// Requests to granted upstreams that one call may make. Default: 16.
     pub callouts: Option<At<i64>>,

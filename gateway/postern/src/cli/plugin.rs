@@ -3,6 +3,7 @@
 mod bench;
 mod inspect;
 mod project;
+mod push;
 mod test;
 
 use std::fs;
@@ -111,6 +112,11 @@ enum Command {
         #[arg(short, long, value_name = "OUT.wasm")]
         output: PathBuf,
     },
+    /// Put a component into a registry
+    ///
+    /// Checks it as a gateway would, pushes it in the shape of wasm-pkg-tools (one layer of
+    /// application/wasm), and prints the source by which a configuration names exactly this content.
+    Push(push::Args),
 }
 
 /// What `test` and `bench` run.
@@ -168,6 +174,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         } => bench::run(subject, *calls, *format)?,
         Command::Inspect { file, format } => inspect::run(file, *format)?,
         Command::Componentize { file, output } => componentize(file, output)?,
+        Command::Push(args) => push::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

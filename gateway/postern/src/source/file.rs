@@ -123,6 +123,24 @@ pub fn read(main: &Path) -> Reading {
     }
 }
 
+/// A file that belongs to no configuration text but is read for one: a password, roots, something
+/// that was fetched. Refused where reading could block, or would not end.
+pub fn read_small(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        let message = format!("it is {}, not a file", kind_of(found.file_type()));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > limit) {
+        let message = format!("it is larger than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
 pub fn folder_of(main: &Path) -> PathBuf {
     main.with_file_name(DROP_IN_FOLDER)
 }

@@ -17,7 +17,7 @@ pub(super) fn render(out: &mut Page, snapshot: &Snapshot) {
     let policies = snapshot.policies.iter();
     let plugins = policies.filter_map(|policy| match &**policy {
         Policy::Plugin(live) => Some(&live.plugin),
-        Policy::Headers(_) => None,
+        Policy::Headers(_) | Policy::Absent(_) => None,
     });
     let plugins: Vec<(&Arc<Plugin>, PluginStats)> = plugins.map(|p| (p, p.totals())).collect();
     render_calls(out, &plugins);
@@ -234,4 +234,22 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_sent_stays_in_its_label() {
+        let cases = [
+            ("plain ä", "plain ä"),
+            ("a\"b", r#"a\"b"#),
+            (r"a\b", r"a\\b"),
+            ("a\nb\r\u{1b}", "a\\nb\u{fffd}\u{fffd}"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(escaped(text), want);
+        }
+    }
 }

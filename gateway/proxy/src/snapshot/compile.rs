@@ -2,7 +2,8 @@
 //!
 //! What is equal by name and spec is taken over alive: sockets go on listening, connections stay
 //! pooled, plugins stay compiled. What cannot be built is a [`Problem`] at the place that declared
-//! it, all of them at once, and then there is no next snapshot.
+//! it, all of them at once, and then there is no next snapshot. A plugin that has to be fetched costs
+//! itself alone: what it leaves is an [`Impairment`].
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -27,21 +28,19 @@ use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
-use postern_wasm::Component;
-use postern_wasm::Plugin;
 use postern_wasm::PluginEngine;
-use postern_wasm::PluginSetup;
-use postern_wasm::plugin::Secrets;
 
 use super::Backends;
+use super::Impairment;
 use super::Rule;
 use super::Snapshot;
+use super::component::Builds;
+use super::component::Workshop;
 use super::materials::Materials;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
 use crate::policy::GrantedSecrets;
-use crate::policy::LivePlugin;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
@@ -52,7 +51,7 @@ const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// What compiling needs besides configurations; one for the life of the process.
 pub struct Compiler {
-    engine: Arc<PluginEngine>,
+    workshop: Workshop,
     tls: tls::ServerTls,
     workers: usize,
     binds_listeners: bool,
@@ -62,7 +61,7 @@ impl Compiler {
     /// `binds_listeners` is false where nothing will be served: for `check`.
     pub fn new(engine: Arc<PluginEngine>, workers: usize, binds_listeners: bool) -> Self {
         Self {
-            engine,
+            workshop: Workshop::new(engine),
             tls: tls::ServerTls::new(),
             workers,
             binds_listeners,
@@ -83,12 +82,14 @@ impl Compiler {
             materials,
             previous: previous.map(|previous| &**previous),
             problems: Vec::new(),
+            impairments: Vec::new(),
         };
         let certificates = build.certificates();
         let upstreams = build.upstreams();
         let policies = build.policies().await;
         build.access_log();
         let listeners = build.listeners(&certificates);
+        let impairments = std::mem::take(&mut build.impairments);
         if !build.problems.is_empty() {
             return Err(build.problems);
         }
@@ -104,7 +105,13 @@ impl Compiler {
             policies,
             listeners,
             certificates,
+            impairments,
         })
+    }
+
+    /// How components were made ready since the start of the process.
+    pub fn builds(&self) -> Builds {
+        self.workshop.builds()
     }
 }
 
@@ -115,6 +122,7 @@ struct Build<'b> {
     materials: &'b Materials,
     previous: Option<&'b Snapshot>,
     problems: Vec<Problem>,
+    impairments: Vec<Impairment>,
 }
 
 impl Build<'_> {
@@ -201,82 +209,80 @@ impl Build<'_> {
     }
 
     async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
-        let at = format!("plugins.{name}");
-        let PluginSource::File(path) = &spec.source;
-        let bytes = self.file(path, &format!("{at}.source"))?;
+        let at = format!("plugins.{name}.source");
         let live = self.previous.and_then(|p| {
             let position = p.config.policies.keys().position(|other| other == name)?;
             p.policies.get(position)
         });
-        let secrets = self.secrets(&at, spec);
-        let live = match live.map(|policy| (policy, &**policy)) {
-            Some((policy, Policy::Plugin(live))) => {
-                if let Some(secrets) = &secrets
-                    && live.is_from(spec, &bytes, secrets)
-                {
-                    return Some(Arc::clone(policy));
+        let bytes = match &spec.source {
+            PluginSource::File(path) => self.file(path, &at)?,
+            PluginSource::Remote(remote) => match self.materials.fetched(remote) {
+                Ok(bytes) => bytes,
+                Err(absence) => {
+                    return Some(self.stand_in(
+                        name,
+                        live,
+                        at,
+                        absence.message,
+                        absence.is_lasting,
+                    ));
                 }
-                Some(live)
+            },
+        };
+        let secrets = self.secrets(&format!("plugins.{name}"), spec);
+        let building = self
+            .compiler
+            .workshop
+            .plugin(name, spec, bytes, secrets, live);
+        let refusals = match building.await {
+            Ok(policy) => return Some(policy),
+            Err(refusals) => refusals,
+        };
+        // One object among many, which an operator cannot put back by putting a file back: it costs
+        // itself. `check` serves nothing, so there it is a problem.
+        let costs_itself = is_remote(spec) && self.compiler.binds_listeners;
+        let mut policy = None;
+        for refusal in refusals {
+            let at = format!("plugins.{name}{}", refusal.field);
+            if costs_itself {
+                policy = Some(self.stand_in(name, live, at, refusal.in_one_line(), true));
+                continue;
             }
-            Some((_, Policy::Headers(_))) | None => None,
-        };
-        let component = self.component(&at, live, &bytes).await?;
-        let missing = component.missing_grants(&spec.grants);
-        for missing in &missing {
-            let origin = self.origins.find(&format!("{at}.source"));
-            let message = format!("the component {}, which needs a grant", missing.what);
-            let help = format!("add to [{at}], if it is to have that: {}", missing.grant);
-            self.problems
-                .push(Problem::error(origin, message).with_help(help));
+            let problem = Problem::error(self.origins.find(&at), refusal.message);
+            self.problems.push(match refusal.help {
+                Some(help) => problem.with_help(help),
+                None => problem,
+            });
         }
-        let (true, Some(secrets)) = (missing.is_empty(), secrets) else {
-            return None;
-        };
-        let setup = PluginSetup {
-            name: name.clone(),
-            config: spec.config.clone(),
-            limits: spec.limits,
-            isolation: spec.isolation,
-            grants: spec.grants.clone(),
-            secrets: Secrets::new(secrets.clone()),
-        };
-        let previous = live.map(|live| &*live.plugin);
-        match Plugin::set_up(component, setup, previous).await {
-            Ok(plugin) => Some(Arc::new(Policy::Plugin(LivePlugin {
-                name: name.clone(),
-                spec: spec.clone(),
-                bytes,
-                secrets,
-                plugin,
-            }))),
-            Err(error) => {
-                self.problem(&at, with_causes(&error));
-                None
-            }
-        }
+        policy
     }
 
-    /// The compiled component: that of the running plugin, if the file is the same.
-    async fn component(
+    /// What serves in the place of a plugin that is not there: the one before it, or nothing that
+    /// lets a request pass.
+    fn stand_in(
         &mut self,
-        at: &str,
-        live: Option<&LivePlugin>,
-        bytes: &Arc<[u8]>,
-    ) -> Option<Arc<Component>> {
-        if let Some(live) = live.filter(|live| *live.bytes == **bytes) {
-            return Some(Arc::clone(live.plugin.component()));
-        }
-        let engine = Arc::clone(&self.compiler.engine);
-        let code = Arc::clone(bytes);
-        // Compiling takes up to seconds of processor time.
-        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
-        let message = match component {
-            Ok(Ok(component)) => return Some(component),
-            Ok(Err(error)) => with_causes(&error),
-            Err(_) => "the component's compilation failed".to_owned(),
+        name: &PolicyName,
+        live: Option<&Arc<Policy>>,
+        at: String,
+        message: String,
+        is_lasting: bool,
+    ) -> Arc<Policy> {
+        let (policy, help) = match live {
+            Some(live) if matches!(**live, Policy::Plugin(_)) => {
+                (Arc::clone(live), "the plugin that served before serves on")
+            }
+            _ => (
+                Arc::new(Policy::Absent(name.clone())),
+                "requests that need this plugin are answered 503",
+            ),
         };
-        self.problem(&format!("{at}.source"), message);
-        None
+        self.impairments.push(Impairment {
+            at,
+            message,
+            help,
+            is_lasting,
+        });
+        policy
     }
 
     /// The secrets that a plugin is granted; `None` if one of them is not to be had.
@@ -380,6 +386,10 @@ impl Build<'_> {
         self.problems
             .push(Problem::error(self.origins.find(at), message));
     }
+}
+
+fn is_remote(spec: &PluginSpec) -> bool {
+    matches!(spec.source, PluginSource::Remote(_))
 }
 
 fn rules(config: &Config) -> Vec<Vec<Rule>> {

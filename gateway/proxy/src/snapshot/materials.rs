@@ -17,6 +17,7 @@ use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::plugin::PluginSource;
 use postern_core::config::plugin::SecretSource;
+use postern_core::config::source::RemoteSource;
 
 /// Largest file that is read, in bytes: a plugin component of that size is refused anyway.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -36,10 +37,24 @@ pub(crate) enum ReadError {
     Other(io::ErrorKind),
 }
 
-/// The files of one configuration.
+/// Components by where they come from, as far as they are there.
+pub type Fetched = BTreeMap<RemoteSource, Result<Arc<[u8]>, Absence>>;
+
+/// Why a component that has to be fetched is not there. Comparable, so that a lasting failure is no
+/// change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Absence {
+    /// What an operator is told.
+    pub message: String,
+    /// Trying again is no use until somebody changes something.
+    pub is_lasting: bool,
+}
+
+/// The files of one configuration, and what was fetched for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Materials {
     files: BTreeMap<PathBuf, Result<Arc<[u8]>, ReadError>>,
+    fetched: Fetched,
 }
 
 impl Materials {
@@ -67,7 +82,35 @@ impl Materials {
         };
         Self {
             files: Self::paths(config).into_iter().map(read).collect(),
+            fetched: Fetched::new(),
         }
+    }
+
+    /// Everything that the configuration names and that is no file.
+    pub fn remotes(config: &Config) -> BTreeSet<RemoteSource> {
+        let remotes = config.policies.values().filter_map(|policy| match policy {
+            PolicySpec::Plugin(plugin) => match &plugin.source {
+                PluginSource::Remote(remote) => Some(remote.clone()),
+                PluginSource::File(_) => None,
+            },
+            PolicySpec::Headers(_) => None,
+        });
+        remotes.collect()
+    }
+
+    #[must_use]
+    pub fn with_fetched(self, fetched: Fetched) -> Self {
+        Self { fetched, ..self }
+    }
+
+    pub(crate) fn fetched(&self, source: &RemoteSource) -> Result<Arc<[u8]>, Absence> {
+        let nothing = || Absence {
+            message: "nobody has fetched it".to_owned(),
+            is_lasting: false,
+        };
+        self.fetched
+            .get(source)
+            .map_or_else(|| Err(nothing()), Clone::clone)
     }
 
     pub(crate) fn get(&self, path: &Path) -> Result<Arc<[u8]>, ReadError> {
@@ -78,13 +121,16 @@ impl Materials {
 }
 
 fn plugin_files(plugin: &PluginSpec) -> Vec<PathBuf> {
-    let PluginSource::File(component) = &plugin.source;
+    let component = match &plugin.source {
+        PluginSource::File(path) => Some(path.clone()),
+        PluginSource::Remote(_) => None,
+    };
     let secrets = plugin.grants.secrets.values();
     let secrets = secrets.filter_map(|source| match source {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Env(_) => None,
     });
-    std::iter::once(component.clone()).chain(secrets).collect()
+    component.into_iter().chain(secrets).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {

@@ -14,7 +14,6 @@ use crate::config::plugin::Grants;
 use crate::config::plugin::Isolation;
 use crate::config::plugin::OnError;
 use crate::config::plugin::PluginLimits;
-use crate::config::plugin::PluginSource;
 use crate::config::plugin::PluginSpec;
 use crate::config::plugin::SecretSource;
 use crate::config::policy::PolicySpec;
@@ -31,8 +30,7 @@ const MAX_SECRET_NAME: usize = 64;
 impl FileReader<'_> {
     pub(super) fn plugin(&mut self, name: &str, raw: RawPlugin) {
         let at = format!("plugins.{name}");
-        self.place(format!("{at}.source"), raw.source.span());
-        let source = self.plugin_source(&raw.source);
+        let source = self.plugin_source(&at, &raw);
         let on_error = raw.on_error.as_ref().and_then(|raw| self.on_error(raw));
         let mut limits = PluginLimits::default();
         if let Some(raw) = &raw.limits {
@@ -82,17 +80,6 @@ impl FileReader<'_> {
             grants,
         };
         self.policy_spec(&at, name, PolicySpec::Plugin(spec));
-    }
-
-    fn plugin_source(&mut self, text: &At<String>) -> PluginSource {
-        if let Some((scheme, _)) = text.split_once("://") {
-            self.error_with_help(
-                text.span(),
-                format!("a plugin cannot be fetched by '{scheme}'"),
-                "name a file; relative paths begin at this configuration file",
-            );
-        }
-        PluginSource::File(self.file(text))
     }
 
     fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {

@@ -20,7 +20,11 @@ pub(super) fn run(file: &Path, format: Format) -> anyhow::Result<()> {
     let bytes = read(file)?;
     let engine = PluginEngine::new(None)?;
     let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
-    let phases: Vec<&str> = component.phases().names().collect();
+    let phases = component.phases();
+    let phases = phases
+        .names()
+        .map(|name| name.strip_suffix("-phase").unwrap_or(name));
+    let phases: Vec<&str> = phases.collect();
     let grants = component.missing_grants(&Grants::default());
     let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
     let has_wasi = bytes.windows(WASI.len()).any(|window| window == WASI);
