@@ -11,6 +11,7 @@
 pub mod certs;
 pub mod client;
 pub mod gateway;
+pub mod languages;
 pub mod plugin_load;
 pub mod process;
 pub mod registry;
