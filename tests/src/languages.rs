@@ -93,7 +93,7 @@ pub fn build(
     for policy in POLICIES {
         let place = |message: String| format!("{language} {policy}: {message}");
         let project = scratch.path().join(language).join(policy);
-        let parent = project.parent().unwrap_or(scratch.path());
+        let parent = project.parent().unwrap_or_else(|| scratch.path());
         std::fs::create_dir_all(parent).map_err(|error| place(error.to_string()))?;
         if policy == POLICIES[0] {
             let new = ["plugin", "new", "--lang", language, policy];

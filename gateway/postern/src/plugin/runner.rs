@@ -194,7 +194,7 @@ impl Runner {
         let upstreams = upstreams(file).map_err(Failure::Setup)?;
         let grants = Grants {
             upstreams: upstreams.into_iter().collect(),
-            secrets: file.secrets.keys().map(no_source).collect(),
+            secrets: file.secrets.keys().map(|name| no_source(name)).collect(),
             shared_state: Some(SHARED_STATE),
             challenges: true,
             dns: true,
@@ -225,8 +225,8 @@ enum Failure {
 }
 
 /// The secrets of a case come from the case.
-fn no_source(name: &String) -> (String, SecretSource) {
-    (name.clone(), SecretSource::Env(String::new()))
+fn no_source(name: &str) -> (String, SecretSource) {
+    (name.to_owned(), SecretSource::Env(String::new()))
 }
 
 /// One exchange, as a worker does it.

@@ -13,7 +13,7 @@ use crate::plugin::project::SDK_DIR;
 use crate::plugin::template;
 
 pub(super) fn new(language: Language, name: &str, dir: Option<&Path>) -> anyhow::Result<()> {
-    let dir = dir.unwrap_or(Path::new(name));
+    let dir = dir.unwrap_or_else(|| Path::new(name));
     template::create(dir, language, name)?;
     print(format_args!(
         "{dir}: a policy in {language}, its cases in tests/, the SDK in {SDK_DIR}/\n\
