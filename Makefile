@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
-	soak-plugins-short bench bench-micro clean
+	soak-plugins-short test-languages bindings bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -36,8 +36,10 @@ guests: build
 		$(TARGET)/debug/postern plugin componentize $$core --output dev/$$name.wasm; \
 	done
 
+# The compilers of every language that policies are written in.
 setup-guests:
 	plugins/build.sh $(GUESTS)
+	tests/languages/setup.sh
 
 setup-tests:
 	tests/setup.sh
@@ -46,7 +48,8 @@ setup-tests:
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
-	$(MAKE) doc deny soak-reload-short soak-takeover-short soak-plugins-short
+	$(CARGO) test --locked -p postern-plugin
+	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short soak-plugins-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -68,6 +71,15 @@ soak-reload: build setup-tests
 
 soak-reload-short: build
 	$(TARGET)/debug/reload-under-load --seconds 8 --reloads 12
+
+# Policies in every language, from an empty folder to traffic. What was built from the same source
+# before is not built again.
+test-languages: build setup-guests
+	$(TARGET)/debug/test-languages
+
+# The generated parts of the Go and C SDKs, after a change of wit/.
+bindings:
+	cd sdk/generate && $(CARGO) run
 
 soak-takeover: build
 	$(TARGET)/debug/takeover-under-load --seconds 90 --reloads 200 --takeovers 20

@@ -23,7 +23,8 @@ fi
 # has next to no unsafe that it could judge, and without it inputs run several times as fast. `-O`
 # leaves it to the profile what is asserted.
 RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$build PATH=$root/.cache/cargo-fuzz/bin:$PATH \
-    cargo fuzz build --fuzz-dir "$fuzz" --sanitizer none -O
+    RUSTC_WRAPPER=$fuzz/rustc.sh \
+    cargo fuzz build --fuzz-dir "$fuzz" --sanitizer none -O --codegen-units 16
 host=$(rustc -vV | sed -n 's/^host: //p')
 
 fuzz_one() {

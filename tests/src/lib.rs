@@ -12,6 +12,7 @@ pub mod certs;
 pub mod client;
 pub mod fuzz;
 pub mod gateway;
+pub mod languages;
 pub mod plugin_load;
 pub mod process;
 pub mod registry;

@@ -154,14 +154,16 @@ impl Upstream {
         self.connections.load(Ordering::SeqCst)
     }
 
-    async fn accept<F>(serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> Self
+    /// Serves each connection with `serve`.
+    pub async fn accept<F>(serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         Self::accept_at(ANY, serve).await.unwrap()
     }
 
-    async fn accept_at<F>(
+    /// The same at an address of the caller's choice.
+    pub async fn accept_at<F>(
         addr: SocketAddr,
         serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static,
     ) -> io::Result<Self>

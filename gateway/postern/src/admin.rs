@@ -10,7 +10,7 @@
 //! | `/live` | 200 as long as the process answers |
 //! | `/ready` | 200 while requests are served, else 503 with the reason |
 //! | `/metrics` | the text format of Prometheus |
-//! | `/config` | the running configuration and its problems, without secrets |
+//! | `/config` | the running configuration, its problems and the health of endpoints, without secrets |
 //! | `/explain?method=&url=&header=&listener=` | what would happen to a request; `format=text` for people |
 
 pub mod client;
@@ -228,10 +228,20 @@ fn config(running: &Running) -> Response<Full<Bytes>> {
     let status = Arc::clone(&running.status.borrow());
     let listeners = running.gateway.listener_addrs().into_iter();
     let listeners = listeners.map(|(name, addr)| (name.to_string(), json!(addr.to_string())));
+    let health = running.gateway.health().into_iter().map(|known| {
+        json!({
+            "upstream": known.upstream.as_str(),
+            "endpoint": known.endpoint,
+            "state": known.state,
+            "requests": known.in_flight,
+            "connections": known.connections,
+        })
+    });
     let value = json!({
         "generation": snapshot.generation,
         "problems": status.problems.iter().map(view::problem).collect::<Vec<_>>(),
         "listening": serde_json::Value::Object(listeners.collect()),
+        "health": health.collect::<Vec<_>>(),
         "config": view::config(&snapshot.config, Secrets::Hidden),
     });
     response(StatusCode::OK, "application/json", format!("{value:#}\n"))
@@ -256,7 +266,11 @@ fn explain(running: &Running, query: &str) -> Response<Full<Bytes>> {
     let snapshot = running.gateway.published().load();
     let status = Arc::clone(&running.status.borrow());
     let explanation = question
-        .and_then(|question| question.ask(&snapshot.config, &snapshot.routes, &status.origins));
+        .and_then(|question| question.ask(&snapshot.config, &snapshot.routes, &status.origins))
+        .map(|mut explanation| {
+            explanation.add_health(&running.gateway.health());
+            explanation
+        });
     match explanation {
         Ok(explanation) if one("format") == Some("text") => {
             text(StatusCode::OK, &explanation.to_string())

@@ -40,6 +40,7 @@ use postern_core::route::RuleId;
 use postern_core::route::explain::HostScope;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
+use postern_proxy::EndpointHealth;
 
 /// A request as somebody describes it.
 #[derive(Clone, Debug)]
@@ -168,8 +169,29 @@ pub struct BackendView {
     pub upstream: String,
     pub weight: u32,
     pub endpoints: Vec<String>,
+    /// How each endpoint does; empty where nothing runs.
+    pub health: Vec<&'static str>,
     pub protocol: &'static str,
     pub is_tls: bool,
+}
+
+impl Explanation {
+    /// Adds what a running gateway knows of the endpoints.
+    pub fn add_health(&mut self, health: &[EndpointHealth]) {
+        let Outcome::Asked(asked) = &mut self.outcome else {
+            return;
+        };
+        let action = asked.answer.as_mut().map(|answer| &mut answer.action);
+        let Some(Action::Forward { backends, .. }) = action else {
+            return;
+        };
+        for backend in backends {
+            let known = health
+                .iter()
+                .filter(|known| known.upstream.as_str() == backend.upstream);
+            backend.health = known.map(|known| known.state).collect();
+        }
+    }
 }
 
 impl Question {
@@ -419,6 +441,7 @@ fn action(config: &Config, rule: &RuleSpec, head: &RequestHead) -> Action {
                         upstream: backend.upstream.to_string(),
                         weight: backend.weight,
                         endpoints: endpoints.map(ToString::to_string).collect(),
+                        health: Vec::new(),
                         protocol: match spec.map(|spec| spec.protocol) {
                             Some(UpstreamProtocol::Http2) => "http2",
                             Some(UpstreamProtocol::Http1) | None => "http1",

@@ -8,6 +8,7 @@
 //! from the same directory.
 
 pub mod toml;
+mod upstream;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,7 +21,6 @@ use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
-use postern_core::config::UpstreamSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::config::parse::units::print_size;
 use postern_core::config::plugin::Grants;
@@ -40,8 +40,6 @@ use postern_core::config::route::pattern;
 use postern_core::config::source::FetchSpec;
 use postern_core::config::source::Location;
 use postern_core::config::source::LoginSpec;
-use postern_core::config::upstream::Balance;
-use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::path::EncodedSlash;
 use serde_json::Map;
 use serde_json::Value;
@@ -85,7 +83,7 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
                 |spec| json!({ "cert-file": path(&spec.cert_file), "key-file": path(&spec.key_file) }),
             ),
         ),
-        ("upstreams", named(&config.upstreams, upstream)),
+        ("upstreams", named(&config.upstreams, upstream::upstream)),
         ("plugins", Value::Object(plugins)),
         ("policies", Value::Object(policies)),
         (
@@ -326,44 +324,6 @@ fn listener(spec: &ListenerSpec) -> Value {
                 "streams": spec.limits.streams,
             }),
         ),
-    ])
-}
-
-fn upstream(spec: &UpstreamSpec) -> Value {
-    let endpoints: Vec<String> = spec.endpoints.iter().map(ToString::to_string).collect();
-    let tls = spec.tls.as_ref().map(|tls| {
-        object([
-            ("server-name", json!(tls.server_name)),
-            ("ca-file", json!(tls.ca_file.as_deref().map(path))),
-        ])
-    });
-    object([
-        ("endpoints", json!(endpoints)),
-        (
-            "balance",
-            json!(match spec.balance {
-                Balance::RoundRobin => "round-robin",
-                Balance::LeastRequests => "least-requests",
-            }),
-        ),
-        (
-            "protocol",
-            json!(match spec.protocol {
-                UpstreamProtocol::Http1 => "http1",
-                UpstreamProtocol::Http2 => "http2",
-            }),
-        ),
-        ("tls", json!(tls)),
-        (
-            "timeouts",
-            json!({
-                "connect": duration(spec.timeouts.connect),
-                "first-byte": duration(spec.timeouts.first_byte),
-                "body-idle": duration(spec.timeouts.body_idle),
-                "keep-alive": duration(spec.timeouts.keep_alive),
-            }),
-        ),
-        ("idle-connections", json!(spec.idle_connections)),
     ])
 }
 

@@ -119,6 +119,11 @@ impl AccessRecord {
         self.upstream = Some((Rc::clone(pool), endpoint));
     }
 
+    /// Since the request began.
+    pub(crate) fn took(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
     pub(crate) fn answered_by(&mut self, policy: &PolicyName) {
         self.policy = Some(policy.clone());
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod filter;
 mod held;
+mod replay;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -27,6 +28,9 @@ use hyper::body::Incoming;
 use postern_core::header::retain_trailers;
 use postern_core::name::PolicyName;
 use postern_wasm::exchange::HeldBody;
+
+pub(crate) use replay::Kept;
+use replay::Replay;
 
 use crate::access_log::AccessRecord;
 use crate::body::filter::Filter;
@@ -102,6 +106,8 @@ struct RequestSource {
     /// Read ahead. Boxed, because every request moves its body.
     trailers: Option<Box<HeaderMap>>,
     tally: Option<Tally>,
+    /// Of a body that may have to be sent again.
+    replay: Option<Box<Replay>>,
 }
 
 struct Tally {
@@ -126,6 +132,14 @@ impl Drop for Tally {
     }
 }
 
+impl Drop for RequestSource {
+    fn drop(&mut self) {
+        if let Some(replay) = &self.replay {
+            replay.kept.inbound.set(self.inbound.take());
+        }
+    }
+}
+
 impl RequestBody {
     pub(crate) fn empty() -> Self {
         Self::full(Bytes::new())
@@ -138,6 +152,7 @@ impl RequestBody {
                 inbound: None,
                 trailers: None,
                 tally: None,
+                replay: None,
             },
             filter: None,
         }
@@ -153,9 +168,47 @@ impl RequestBody {
                     bytes,
                     is_over: Rc::default(),
                 }),
+                replay: None,
             },
             filter: None,
         }
+    }
+
+    /// Keeps what is sent, as far as it is little, so that the body can be sent once more. A body
+    /// that plugins see, or have read ahead, can be sent once only.
+    pub(crate) fn keep(&mut self) -> Option<Rc<Kept>> {
+        let source = &mut self.source;
+        let tally = source.tally.as_ref()?;
+        if self.filter.is_some() || !source.held.is_empty() || source.trailers.is_some() {
+            return None;
+        }
+        if let Some(replay) = &source.replay {
+            return Some(Rc::clone(&replay.kept));
+        }
+        let kept = Rc::new(Kept::new(Rc::clone(&tally.bytes)));
+        source.replay = Some(Box::new(Replay::of(&kept)));
+        Some(kept)
+    }
+
+    /// The body of another attempt, if all that was sent of it is kept.
+    pub(crate) fn again(kept: &Rc<Kept>) -> Option<Self> {
+        let inbound = kept.inbound.take()?;
+        if !kept.is_whole.get() {
+            return None;
+        }
+        Some(Self {
+            source: RequestSource {
+                held: Bytes::new(),
+                inbound: Some(inbound),
+                trailers: None,
+                tally: Some(Tally {
+                    bytes: Rc::clone(&kept.bytes_read),
+                    is_over: Rc::default(),
+                }),
+                replay: Some(Box::new(Replay::of(kept))),
+            },
+            filter: None,
+        })
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -181,6 +234,11 @@ impl RequestBody {
         self.source.held = bytes;
     }
 
+    /// Whether there is nothing to send.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
     /// Lets plugins see the body on its way. A body that is over has nothing to see.
     pub(crate) fn filter(&mut self, filter: Filter) {
         if !self.source.is_over() {
@@ -191,6 +249,9 @@ impl RequestBody {
 
 impl RequestSource {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        if let Some(bytes) = self.replay.as_mut().and_then(|replay| replay.next()) {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
         if !self.held.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
         }
@@ -198,10 +259,13 @@ impl RequestSource {
             return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
         };
         let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally)
-            && let Some(data) = frame.data_ref()
-        {
-            tally.bytes.set(tally.bytes.get() + data.len() as u64);
+        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally) {
+            if let Some(data) = frame.data_ref() {
+                tally.bytes.set(tally.bytes.get() + data.len() as u64);
+            }
+            if let Some(replay) = &mut self.replay {
+                replay.read(frame);
+            }
         }
         polled
     }
@@ -210,13 +274,15 @@ impl RequestSource {
         let inbound = self.inbound.as_ref();
         self.held.is_empty()
             && self.trailers.is_none()
+            && self.replay.as_ref().is_none_or(|replay| replay.is_over())
             && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
         let inbound = self.inbound.as_ref();
         let rest = inbound.map_or_else(|| SizeHint::with_exact(0), |i| i.body.size_hint());
-        larger(rest, self.held.len())
+        let kept = self.replay.as_ref().map_or(0, |replay| replay.bytes_left());
+        larger(rest, self.held.len() as u64 + kept)
     }
 }
 
@@ -230,8 +296,7 @@ fn shown(held: &Bytes, limit: usize, is_whole: bool) -> HeldBody {
 }
 
 /// The hint of a body that has more bytes before it.
-fn larger(rest: SizeHint, held: usize) -> SizeHint {
-    let held = held as u64;
+fn larger(rest: SizeHint, held: u64) -> SizeHint {
     if held == 0 {
         return rest;
     }
@@ -292,7 +357,7 @@ enum Source {
     Full(Bytes),
     Upstream(Box<UpstreamBody>),
     Held(Box<HeldSource>),
-    Filtered(Box<(Source, Filter)>),
+    Filtered(Box<(Self, Filter)>),
 }
 
 /// A body that was read ahead.
@@ -351,7 +416,7 @@ impl Source {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
-            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len()),
+            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len() as u64),
             // Plugins may make it longer or shorter.
             Self::Filtered(_) => SizeHint::default(),
         }

@@ -4,6 +4,9 @@
 //! so an order goes over a channel to a task of the same worker, which sends the request and hands
 //! the answer back. When the plugin's call ends early, so does its order.
 
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +35,10 @@ use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::clock::Timer;
 use crate::error::ProxyError;
-use crate::request::Unsent;
-use crate::request::h2_uri;
+use crate::request::send::Unsent;
+use crate::request::send::h2_uri;
+use crate::upstream::Addresses;
+use crate::upstream::Ask;
 use crate::upstream::Lease;
 use crate::upstream::Sender;
 use crate::worker::Worker;
@@ -42,6 +47,9 @@ use crate::worker::Worker;
 const WAITING: usize = 1024;
 /// How long a callout may take that has no time of its own and whose plugin's call has more.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// Whom a plugin's own request is for, where an upstream asks for it.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Where the plugins of one worker hand in their requests. May be used from other threads too.
 pub(crate) struct Desk(mpsc::Sender<Order>);
@@ -102,7 +110,11 @@ async fn send(worker: &Rc<Worker>, callout: Callout) -> Result<Reply, CalloutErr
     // middle of a call may still hold one that is gone.
     let upstream = view.snapshot.upstream_index(callout.upstream.as_str());
     let upstream = upstream.ok_or(CalloutError::Denied)?;
-    let lease = view.pool(upstream).lease();
+    let ask = Ask {
+        headers: &callout.headers,
+        client: NOBODY.ip(),
+    };
+    let lease = view.pool(upstream).lease(&ask).map_err(not_sent)?;
     drop(view);
     let limit = callout.timeout.unwrap_or(LONGEST).min(LONGEST);
     let exchanged = exchange(worker, lease, callout);
@@ -115,13 +127,27 @@ async fn exchange(worker: &Worker, lease: Lease, callout: Callout) -> Result<Rep
     let max = callout.max_response;
     let request = request(&lease, callout);
     let upload = request.body().progress();
-    let connect = |_: ProxyError| CalloutError::Connect;
-    let mut sender = lease.connection(clock).await.map_err(connect)?;
+    let addresses = Addresses {
+        client: NOBODY,
+        listener: NOBODY,
+    };
+    let mut sender = lease.connection(addresses, clock).await.map_err(|error| {
+        lease.failed();
+        not_sent(error)
+    })?;
     let mut sent = sender.send(request, &upload).await;
     if let Err(Unsent::Returned(request)) = sent {
         // The connection closed before anything was written: nobody has seen the request.
-        sender = lease.fresh_connection(clock).await.map_err(connect)?;
+        lease.forget(match &sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(dead) => Some(dead),
+        });
+        sender = lease.connection(addresses, clock).await.map_err(not_sent)?;
         sent = sender.send(*request, &upload).await;
+    }
+    match &sent {
+        Ok(_) => lease.succeeded(),
+        Err(_) => lease.failed(),
     }
     let response = sent.map_err(|unsent| match unsent {
         Unsent::Returned(_) => CalloutError::Connect,
@@ -135,6 +161,13 @@ async fn exchange(worker: &Worker, lease: Lease, callout: Callout) -> Result<Rep
         return Err(CalloutError::Protocol);
     }
     read(response, clock.timer(), sender, lease, max).await
+}
+
+fn not_sent(error: ProxyError) -> CalloutError {
+    match error {
+        ProxyError::Overloaded { .. } | ProxyError::NoSockets { .. } => CalloutError::Overloaded,
+        _ => CalloutError::Connect,
+    }
 }
 
 fn request(lease: &Lease, callout: Callout) -> Request<RequestBody> {

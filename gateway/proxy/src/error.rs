@@ -52,6 +52,28 @@ pub(crate) enum ProxyError {
         endpoint: EndpointSpec,
         limit: Duration,
     },
+    #[error("TLS with {endpoint} of {upstream} failed")]
+    UpstreamTls {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    },
+    #[error("no file descriptor is left to connect to {endpoint} of {upstream}")]
+    NoSockets {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    },
+    #[error("no endpoint of {upstream} can take requests")]
+    NoEndpoint { upstream: UpstreamName },
+    #[error("{upstream} has as much to do as it may have")]
+    Overloaded { upstream: UpstreamName },
+    #[error("{endpoint} of {upstream} closed the connection before it answered")]
+    UpstreamReset {
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: hyper::Error,
+    },
     #[error("{endpoint} of {upstream} sent no valid response")]
     Exchange {
         upstream: UpstreamName,
@@ -103,6 +125,11 @@ impl ProxyError {
             | Self::Rewrite(_)
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -133,6 +160,27 @@ impl Side {
 }
 
 impl ProxyError {
+    /// A connection that could not be made: by the endpoint's fault, or by our own lack of sockets.
+    pub(crate) fn of_connect(
+        upstream: UpstreamName,
+        endpoint: EndpointSpec,
+        source: io::Error,
+    ) -> Self {
+        // Of a process, and of a system, that has too many files open.
+        if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+            return Self::NoSockets {
+                upstream,
+                endpoint,
+                source,
+            };
+        }
+        Self::Connect {
+            upstream,
+            endpoint,
+            source,
+        }
+    }
+
     /// The one place that turns an error into a status code.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -144,10 +192,14 @@ impl ProxyError {
             Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
-            Self::PluginAbsent { .. } | Self::UnknownUpstream { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::PluginAbsent { .. }
+            | Self::UnknownUpstream { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
+            | Self::UpstreamTls { .. }
+            | Self::UpstreamReset { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. } => StatusCode::BAD_GATEWAY,
@@ -169,6 +221,11 @@ impl ProxyError {
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
+            Self::UpstreamTls { .. } => "upstream-tls",
+            Self::NoSockets { .. } => "no-sockets",
+            Self::NoEndpoint { .. } => "upstream-unavailable",
+            Self::Overloaded { .. } => "upstream-overloaded",
+            Self::UpstreamReset { .. } => "upstream-reset",
             Self::ConnectTimeout { .. } => "upstream-connect-timeout",
             Self::FirstByteTimeout { .. } => "upstream-timeout",
             Self::Exchange { .. } | Self::Framing { .. } | Self::UnaskedUpgrade { .. } => {
@@ -189,7 +246,7 @@ impl ProxyError {
             | Self::NoRoute
             | Self::RequestBody
             | Self::RequestBodySize { .. } => Side::Downstream,
-            Self::Rewrite(_) => Side::Gateway,
+            Self::Rewrite(_) | Self::NoSockets { .. } => Side::Gateway,
             Self::Plugin { .. }
             | Self::PluginAbsent { .. }
             | Self::Aborted { .. }
@@ -198,6 +255,10 @@ impl ProxyError {
             Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => Side::Upstream,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -223,6 +284,11 @@ impl ProxyError {
             | Self::ResponseBody { .. }
             | Self::ResponseBodySize { .. }
             | Self::Connect { .. }
+            | Self::UpstreamTls { .. }
+            | Self::NoSockets { .. }
+            | Self::NoEndpoint { .. }
+            | Self::Overloaded { .. }
+            | Self::UpstreamReset { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
             | Self::Exchange { .. }

@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
 use postern_core::name::ListenerName;
 use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
 use postern_wasm::Solver;
 use postern_wasm::callout::Callouts;
 use tokio::runtime;
@@ -24,6 +26,7 @@ use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
+use crate::upstream::probe::Probes;
 use crate::worker;
 use crate::worker::WorkerSetup;
 
@@ -50,6 +53,17 @@ pub(crate) enum Phase {
     Stopped,
 }
 
+/// One endpoint of an upstream, at this moment.
+#[derive(Clone, Debug)]
+pub struct EndpointHealth {
+    pub upstream: UpstreamName,
+    pub endpoint: String,
+    /// "up", "down" or "ejected".
+    pub state: &'static str,
+    pub in_flight: u32,
+    pub connections: u32,
+}
+
 /// A running data plane.
 pub struct Gateway {
     published: Arc<Published>,
@@ -57,18 +71,21 @@ pub struct Gateway {
     phase: watch::Sender<Phase>,
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
+    probes: Mutex<Probes>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
     /// Of the first worker: it sends what plugins ask for that run elsewhere.
     desk: Option<Arc<Desk>>,
 }
 
 impl Gateway {
-    /// Starts `workers` threads that serve `first`.
+    /// Starts `workers` threads that serve `first`. Health checks run on the caller's runtime.
     pub fn start(first: Snapshot, workers: usize) -> io::Result<Self> {
         let generation = first.generation;
         let log_path = first.config.access_log.path.clone();
         let log = LogWriter::start(log_path.clone())?;
         let metrics = Arc::new(Metrics::new(workers));
+        let mut probes = Probes::default();
+        probes.follow(&first);
         let published = Arc::new(Published::new(first));
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
@@ -100,6 +117,7 @@ impl Gateway {
             phase,
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
+            probes: Mutex::new(probes),
             threads: Mutex::new(threads),
             desk: first_desk,
         })
@@ -113,6 +131,7 @@ impl Gateway {
     pub fn publish(&self, next: Snapshot) {
         let generation = next.generation;
         let log_path = next.config.access_log.path.clone();
+        lock(&self.probes).follow(&next);
         self.published.publish(next);
         // Workers that are idle take it up too, so that what is gone is let go.
         self.phase.send_if_modified(|phase| {
@@ -142,6 +161,22 @@ impl Gateway {
     /// Metrics of the data plane, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
         self.metrics.render(&self.published.load())
+    }
+
+    /// How the endpoints of every upstream do, in the order of the configuration.
+    pub fn health(&self) -> Vec<EndpointHealth> {
+        let snapshot = self.published.load();
+        let upstreams = snapshot.upstreams.iter();
+        let endpoints = upstreams.flat_map(|upstream| {
+            upstream.endpoints.iter().map(|endpoint| EndpointHealth {
+                upstream: upstream.name.clone(),
+                endpoint: endpoint.spec.to_string(),
+                state: endpoint.label(),
+                in_flight: endpoint.in_flight.load(Ordering::Relaxed),
+                connections: endpoint.connections.load(Ordering::Relaxed),
+            })
+        });
+        endpoints.collect()
     }
 
     /// The addresses that are served, with the ports that the kernel chose.

@@ -35,6 +35,7 @@ mod tls;
 mod upstream;
 mod worker;
 
+pub use gateway::EndpointHealth;
 pub use gateway::Gateway;
 pub use listener::listen;
 pub use listener::takeover::Successor;

@@ -20,6 +20,7 @@ use http::StatusCode;
 use postern_core::name::RouteName;
 
 use crate::snapshot::Snapshot;
+use crate::upstream::endpoint::Endpoint;
 
 /// A counter with one writer, its worker, and any number of readers.
 #[derive(Default)]
@@ -282,21 +283,57 @@ fn render_listeners(out: &mut Page, snapshot: &Snapshot) {
 }
 
 fn render_upstreams(out: &mut Page, snapshot: &Snapshot) {
-    out.head(
-        "postern_upstream_requests_in_flight",
-        "gauge",
-        "Requests in flight by endpoint.",
-    );
-    for upstream in &snapshot.upstreams {
-        for (endpoint, in_flight) in upstream.spec.endpoints.iter().zip(&upstream.in_flight) {
-            let endpoint = endpoint.to_string();
-            let labels = [
-                ("upstream", upstream.name.as_str()),
-                ("endpoint", endpoint.as_str()),
-            ];
-            let in_flight = in_flight.load(Ordering::Relaxed);
-            out.line("postern_upstream_requests_in_flight", &labels, in_flight);
+    type Figure = fn(&Endpoint) -> u64;
+    let figures: [(&str, &str, &str, Figure); 4] = [
+        (
+            "postern_upstream_requests_in_flight",
+            "gauge",
+            "Requests in flight by endpoint.",
+            |endpoint| endpoint.in_flight.load(Ordering::Relaxed).into(),
+        ),
+        (
+            "postern_upstream_connections_open",
+            "gauge",
+            "Open connections by endpoint.",
+            |endpoint| endpoint.connections.load(Ordering::Relaxed).into(),
+        ),
+        (
+            "postern_upstream_endpoint_up",
+            "gauge",
+            "Whether an endpoint is neither down by its health check nor ejected.",
+            |endpoint| u64::from(endpoint.label() == "up"),
+        ),
+        (
+            "postern_upstream_ejections_total",
+            "counter",
+            "How often an endpoint was left alone because it failed requests in a row.",
+            |endpoint| endpoint.ejections_total.load(Ordering::Relaxed),
+        ),
+    ];
+    for (metric, kind, help, figure) in figures {
+        out.head(metric, kind, help);
+        for upstream in &snapshot.upstreams {
+            for endpoint in &upstream.endpoints {
+                let name = endpoint.spec.to_string();
+                let labels = [
+                    ("upstream", upstream.name.as_str()),
+                    ("endpoint", name.as_str()),
+                ];
+                out.line(metric, &labels, figure(endpoint));
+            }
         }
+    }
+    const RETRIES: &str = "postern_upstream_retries_total";
+    out.head(RETRIES, "counter", "Attempts after the first one.");
+    for upstream in &snapshot.upstreams {
+        let retries = upstream.retries_total.load(Ordering::Relaxed);
+        out.line(RETRIES, &[("upstream", upstream.name.as_str())], retries);
+    }
+    const PENDING: &str = "postern_upstream_pending";
+    out.head(PENDING, "gauge", "Requests that wait for a connection.");
+    for upstream in &snapshot.upstreams {
+        let pending = upstream.pending.load(Ordering::Relaxed);
+        out.line(PENDING, &[("upstream", upstream.name.as_str())], pending);
     }
 }
 

@@ -33,7 +33,7 @@ use crate::worker::View;
 /// One step on request and response, ready to run.
 pub(crate) enum Policy {
     Headers(HeadersSpec),
-    Plugin(LivePlugin),
+    Plugin(Box<LivePlugin>),
     /// A plugin that was declared and is not there: no request passes it, whatever its `on-error`.
     Absent(PolicyName),
 }

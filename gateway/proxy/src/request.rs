@@ -4,28 +4,21 @@
 
 mod challenge;
 mod policies;
+pub(crate) mod send;
 mod tunnel;
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::Duration;
 
 use http::HeaderValue;
 use http::Method;
 use http::Request;
 use http::Response;
-use http::StatusCode;
-use http::Uri;
 use http::header;
-use http::uri::PathAndQuery;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use postern_core::config::route::ActionSpec;
-use postern_core::config::upstream::UpstreamProtocol;
-use postern_core::header::has_plain_framing;
-use postern_core::header::remove_hop_by_hop;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
@@ -33,13 +26,10 @@ use postern_core::route::rewrite;
 use postern_wasm::Exchange;
 
 use crate::access_log::AccessRecord;
-use crate::body::BodyError;
-use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::body::filter::Direction;
 use crate::body::filter::Filter;
-use crate::clock::Timer;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::error::Side;
@@ -51,9 +41,6 @@ use crate::request::policies::introduce;
 use crate::request::policies::respond;
 use crate::response;
 use crate::snapshot::Rule;
-use crate::upstream::Http1;
-use crate::upstream::Lease;
-use crate::upstream::Sender;
 use crate::worker::View;
 use crate::worker::Worker;
 
@@ -183,6 +170,7 @@ async fn forward(
         view,
         connection,
         rule,
+        client,
     };
     let body = going.request_body(body, record);
     let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
@@ -203,6 +191,7 @@ struct Going<'g> {
     view: &'g Rc<View>,
     connection: &'g Rc<Connection>,
     rule: &'g Rule,
+    client: std::net::IpAddr,
 }
 
 impl Going<'_> {
@@ -295,278 +284,12 @@ impl Going<'_> {
                 let upstream = chosen.or_else(|| rule.backends.pick(self.worker.turn()));
                 // Parsing refuses a rule whose weights are all zero.
                 let upstream = upstream.ok_or(ProxyError::NoRoute)?;
-                let lease = view.pool(upstream).lease();
-                record.forwarded(lease.pool(), lease.endpoint_index());
-                self.send(exchange, body, upgrade, keeps_request, lease)
+                let pool = view.pool(upstream);
+                self.send(exchange, body, upgrade, keeps_request, pool, record)
                     .await
             }
         }
     }
-
-    async fn send(
-        &self,
-        exchange: &mut Exchange,
-        body: RequestBody,
-        upgrade: Option<OnUpgrade>,
-        keeps_request: bool,
-        lease: Lease,
-    ) -> Result<Answer, ProxyError> {
-        let clock = &self.worker.clock;
-        let of_upstream = lease.upstream().spec.timeouts.first_byte;
-        let limit = self.rule.first_byte.unwrap_or(of_upstream);
-        let upload = body.progress();
-        let is_upgrade = upgrade.is_some();
-        let request = upstream_request(
-            &mut exchange.request,
-            body,
-            &lease,
-            is_upgrade,
-            keeps_request,
-        );
-
-        let timer = clock.timer();
-        let mut sender = lease.connection(clock).await?;
-        timer.arm(limit);
-        let mut sent = first_byte(sender.send(request, &upload), &timer, limit, &upload).await;
-        if let Err(Unsent::Returned(request)) = sent {
-            // The connection closed before anything was written: nobody has seen the request.
-            timer.disarm();
-            sender = lease.fresh_connection(clock).await?;
-            timer.arm(limit);
-            let sending = Box::pin(sender.send(*request, &upload));
-            sent = first_byte(sending, &timer, limit, &upload).await;
-        }
-        let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
-        timer.disarm();
-        if !has_plain_framing(response.headers()) {
-            // Dropping the sender closes the connection, whose next bytes mean nothing.
-            return Err(ProxyError::Framing {
-                upstream: lease.upstream().name.clone(),
-                endpoint: lease.endpoint().clone(),
-            });
-        }
-
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(client) = upgrade else {
-                return Err(ProxyError::UnaskedUpgrade {
-                    upstream: lease.upstream().name.clone(),
-                    endpoint: lease.endpoint().clone(),
-                });
-            };
-            let upstream = sender.upgrade(&mut response);
-            let tunnel = tunnel::Tunnel::new(client, upstream, lease);
-            let response = tunnel::switching(response);
-            self.worker.stats.tunnels.add(1);
-            return Ok(Answer::Tunnel(response, tunnel));
-        }
-        let idle = lease.upstream().spec.timeouts.body_idle;
-        let is_head = exchange.request.method == Method::HEAD;
-        let connection = sender.into_http1();
-        Ok(Answer::Response(downstream_response(
-            response, timer, idle, connection, lease, is_head,
-        )))
-    }
-}
-
-/// Makes the request that goes upstream. Its framing is written by the connection, from the body.
-fn upstream_request(
-    head: &mut RequestHead,
-    body: RequestBody,
-    lease: &Lease,
-    is_upgrade: bool,
-    keeps_request: bool,
-) -> Request<RequestBody> {
-    let mut headers = if keeps_request {
-        head.headers.clone()
-    } else {
-        std::mem::take(&mut head.headers)
-    };
-    let target = head.path.as_target().clone();
-    let host = head.authority.value();
-    let uri = match lease.upstream().spec.protocol {
-        UpstreamProtocol::Http1 => {
-            headers.insert(header::HOST, host.clone());
-            if !body.is_end_stream() && body.size_hint().exact().is_none() {
-                // Of a GET, hyper would otherwise send the head alone and drop the body.
-                let chunked = HeaderValue::from_static("chunked");
-                headers.insert(header::TRANSFER_ENCODING, chunked);
-            }
-            if is_upgrade {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            }
-            Uri::from(target)
-        }
-        UpstreamProtocol::Http2 => {
-            if head.takes_trailers {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            h2_uri(lease, host, target)
-        }
-    };
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
-    request
-}
-
-pub(crate) fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
-    let mut parts = http::uri::Parts::default();
-    let is_tls = lease.upstream().spec.tls.is_some();
-    parts.scheme = Some(if is_tls {
-        http::uri::Scheme::HTTPS
-    } else {
-        http::uri::Scheme::HTTP
-    });
-    parts.authority = http::uri::Authority::try_from(host.as_bytes()).ok();
-    parts.path_and_query = Some(target.clone());
-    // With all three parts it is always valid; a checked host is a valid authority.
-    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(target))
-}
-
-/// Makes the response that goes to the client out of the one that came.
-fn downstream_response(
-    response: Response<Incoming>,
-    timer: Timer,
-    idle: Duration,
-    connection: Option<Http1>,
-    lease: Lease,
-    is_head: bool,
-) -> Response<ResponseBody> {
-    let (mut parts, body) = response.into_parts();
-    remove_hop_by_hop(&mut parts.headers);
-    let has_no_body = is_head || parts.status == StatusCode::NOT_MODIFIED;
-    let length = body.size_hint().exact();
-    if let Some(value) = parts.headers.get(header::CONTENT_LENGTH) {
-        // Kept where it says what we know; written anew, or not at all, everywhere else.
-        let says_so = has_no_body
-            || length.is_some_and(|length| {
-                let mut buffer = itoa::Buffer::new();
-                value.as_bytes() == buffer.format(length).as_bytes()
-            });
-        let is_single = parts.headers.get_all(header::CONTENT_LENGTH).iter().count() == 1;
-        let is_plain = value.as_bytes().iter().all(u8::is_ascii_digit);
-        if !(says_so && is_single && is_plain) {
-            parts.headers.remove(header::CONTENT_LENGTH);
-        }
-    }
-    let mut response = Response::new(ResponseBody::upstream(body, timer, idle, connection, lease));
-    *response.status_mut() = parts.status;
-    *response.headers_mut() = parts.headers;
-    response
-}
-
-/// Why there is no response.
-pub(crate) enum Unsent {
-    /// The connection gave the request back untouched.
-    Returned(Box<Request<RequestBody>>),
-    Failed(hyper::Error),
-    TimedOut(Duration),
-}
-
-impl Unsent {
-    fn into_error(self, lease: &Lease) -> ProxyError {
-        match self {
-            // A second connection closed before it took the request.
-            Self::Returned(_) => ProxyError::Connect {
-                upstream: lease.upstream().name.clone(),
-                endpoint: lease.endpoint().clone(),
-                source: std::io::ErrorKind::ConnectionReset.into(),
-            },
-            Self::Failed(source) => match request_body_error(&source) {
-                Some(error) => error,
-                None => lease.exchange_error(source),
-            },
-            Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
-                upstream: lease.upstream().name.clone(),
-                endpoint: lease.endpoint().clone(),
-                limit,
-            },
-        }
-    }
-}
-
-/// What the request's body failed with, if it was that and not the endpoint.
-fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<BodyError>() {
-            return Some(match error {
-                BodyError::Idle | BodyError::Cut(_) => ProxyError::RequestBody,
-                BodyError::Plugin {
-                    plugin,
-                    status,
-                    reason,
-                } => ProxyError::BodyPlugin {
-                    plugin: plugin.clone(),
-                    status: *status,
-                    reason,
-                },
-                BodyError::Aborted { plugin } => ProxyError::Aborted {
-                    plugin: plugin.clone(),
-                },
-            });
-        }
-        cause = error.source();
-    }
-    None
-}
-
-impl Sender {
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-        upload: &Progress,
-    ) -> Result<Response<Incoming>, Unsent> {
-        let sent = match self {
-            Self::Http1(connection) => connection.send(request, upload).await,
-            Self::Http2(sender) => sender.try_send_request(request).await,
-        };
-        sent.map_err(|mut error| match error.take_message() {
-            Some(request) => Unsent::Returned(Box::new(request)),
-            None => Unsent::Failed(error.into_error()),
-        })
-    }
-
-    fn upgrade(self, response: &mut Response<Incoming>) -> OnUpgrade {
-        match self {
-            Self::Http1(connection) => connection.upgrade(response),
-            Self::Http2(_) => hyper::upgrade::on(response),
-        }
-    }
-
-    /// What has to be driven until the response has ended, and then goes back to the pool.
-    pub(crate) fn into_http1(self) -> Option<Http1> {
-        match self {
-            Self::Http1(connection) => Some(connection),
-            Self::Http2(_) => None,
-        }
-    }
-}
-
-/// Waits for the head of the response. The time that the client takes for its own request body
-/// does not count.
-async fn first_byte(
-    sending: impl Future<Output = Result<Response<Incoming>, Unsent>>,
-    timer: &Timer,
-    limit: Duration,
-    upload: &Progress,
-) -> Result<Response<Incoming>, Unsent> {
-    let mut sending = std::pin::pin!(sending);
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
-            return Poll::Ready(sent);
-        }
-        while timer.poll_due(cx).is_ready() {
-            if upload.is_over() {
-                return Poll::Ready(Err(Unsent::TimedOut(limit)));
-            }
-            timer.arm(limit);
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 fn client(connection: &Connection, head: &RequestHead) -> std::net::IpAddr {

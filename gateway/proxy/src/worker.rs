@@ -389,6 +389,9 @@ async fn housekeeping(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(FLUSH_INTERVAL).await;
         worker.log.flush();
+        for pool in &worker.view.borrow().pools {
+            pool.make_room();
+        }
         if reaped.elapsed() >= REAP_INTERVAL {
             reaped = Instant::now();
             let view = worker.view();

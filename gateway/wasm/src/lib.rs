@@ -26,6 +26,7 @@ pub mod component;
 pub mod engine;
 pub mod error;
 pub mod exchange;
+pub mod interface;
 pub mod limits;
 pub mod metrics;
 pub mod plugin;
@@ -45,6 +46,7 @@ mod view;
 
 pub use component::Component;
 pub use component::encode::encode_component;
+pub use component::encode::encode_plugin;
 pub use engine::PluginEngine;
 pub use error::PluginError;
 pub use exchange::Action;

@@ -101,7 +101,9 @@ impl SharedState {
 
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let used = self.tick();
-        self.part(key).live(key, used, self).map(Value::to_bytes)
+        self.part(key)
+            .live(key, used, self)
+            .map(|value| value.to_bytes())
     }
 
     /// Answers whether it was small enough to be kept.
@@ -133,7 +135,7 @@ impl SharedState {
         }
         let used = self.tick();
         let mut part = self.part(key);
-        let held = part.live(key, used, self).map(Value::to_bytes);
+        let held = part.live(key, used, self).map(|value| value.to_bytes());
         if held.as_deref() != expected {
             return false;
         }
@@ -259,7 +261,7 @@ impl Value {
     }
 
     /// A counter reads as its eight bytes, little-endian; a bucket as no bytes.
-    fn to_bytes(&mut self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Bytes(bytes) => bytes.clone(),
             Self::Counter(sum) => sum.to_le_bytes().to_vec(),

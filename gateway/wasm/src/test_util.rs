@@ -5,13 +5,7 @@ use wit_component::embed_component_metadata;
 use wit_parser::Resolve;
 
 use crate::component::encode::encode_component;
-
-const WIT: [(&str, &str); 4] = [
-    ("types.wit", include_str!("../../../wit/types.wit")),
-    ("phases.wit", include_str!("../../../wit/phases.wit")),
-    ("host.wit", include_str!("../../../wit/host.wit")),
-    ("worlds.wit", include_str!("../../../wit/worlds.wit")),
-];
+use crate::interface;
 
 /// What every guest has: a memory, an allocator that never frees (it starts again with each
 /// call of `configure`), and a `configure` that asks for nothing.
@@ -95,7 +89,7 @@ pub fn module(wat: &str) -> Vec<u8> {
 /// As [`component`].
 pub fn component_type(wat: &str, world: &str) -> Vec<u8> {
     let mut text = String::new();
-    for (_, source) in WIT {
+    for (_, source) in interface::SOURCES {
         text.push_str(source);
     }
     text.push_str(world);

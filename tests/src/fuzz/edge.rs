@@ -145,6 +145,11 @@ fn faithful(outcome: &Outcome, sent: &[u8], closes: bool) {
         // The gateway's own, or the upstream's: neither is taken for the other's success.
         return;
     }
+    if outcome.complete().count() > 1 {
+        // Asked once more, on a connection that begins with the next answer.
+        assert_eq!(text(&got.body), "recorded");
+        return;
+    }
     match http1::response(sent, closes) {
         Read::Whole(answered) => {
             assert_eq!(got.status(), answered.status());

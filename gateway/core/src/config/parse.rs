@@ -9,6 +9,7 @@ mod plugin;
 mod rule;
 mod source;
 pub mod units;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;

@@ -3,12 +3,16 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod upstream;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
+
+pub(super) use upstream::*;
 
 /// A value that remembers where it stands.
 #[derive(Clone, Debug, Deserialize)]
@@ -178,58 +182,6 @@ pub(super) struct RawCertificate {
     pub cert_file: Text,
     /// PEM: the private key.
     pub key_file: Text,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawUpstream {
-    /// Addresses with ports, as in "10.0.0.7:8080" or "app.internal:8080".
-    pub endpoints: At<Vec<Text>>,
-    /// Default: "round-robin".
-    pub balance: Option<RawBalance>,
-    /// "http2" is h2c without TLS, and what gRPC needs. Default: "http1".
-    pub protocol: Option<RawProtocol>,
-    /// Makes connections to the endpoints use TLS; `{}` takes every default.
-    pub tls: Option<RawUpstreamTls>,
-    pub timeouts: Option<RawUpstreamTimeouts>,
-    /// Unused connections kept by one worker for one endpoint. Default: 128.
-    pub idle_connections: Option<At<i64>>,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RawBalance {
-    RoundRobin,
-    LeastRequests,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RawProtocol {
-    Http1,
-    Http2,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawUpstreamTls {
-    /// The name to ask for and to verify. Default: the endpoint's host.
-    pub server_name: Option<Text>,
-    /// PEM roots to trust. Default: the system's.
-    pub ca_file: Option<Text>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawUpstreamTimeouts {
-    /// Default: "3s".
-    pub connect: Option<Text>,
-    /// To the first byte of the response. Default: "60s".
-    pub first_byte: Option<Text>,
-    /// How long a response body may stand still. Default: "60s".
-    pub body_idle: Option<Text>,
-    /// How long an unused connection is kept. Default: "60s".
-    pub keep_alive: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -69,6 +69,11 @@ impl<'s> Shape<'s> {
             if let (Some(only), None) = (first, options.next()) {
                 return self.check_at(value, only, at, depth + 1);
             }
+            let is_table = |option: &&Value| option.get("properties").is_some();
+            if let (true, Some(table)) = (value.get_ref().is_table(), options_of(schema, is_table))
+            {
+                return self.check_at(value, table, at, depth + 1);
+            }
         }
         let words = words(schema);
         if !words.is_empty() {
@@ -215,6 +220,10 @@ pub(super) fn join(at: &str, key: &str) -> String {
     } else {
         format!("{at}.{key}")
     }
+}
+
+fn options_of(schema: &Value, fits: impl Fn(&&Value) -> bool) -> Option<&Value> {
+    schema.get("anyOf")?.as_array()?.iter().find(fits)
 }
 
 fn is_null(schema: &Value) -> bool {

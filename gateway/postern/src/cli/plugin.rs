@@ -1,23 +1,31 @@
-//! `postern plugin`: what a component is, and how a core module becomes one.
+//! `postern plugin`: what a component is, and how one comes to be.
 
+mod bench;
+mod inspect;
+mod project;
 mod push;
+mod test;
 
 use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use postern_core::config::plugin::Grants;
-use postern_wasm::Component;
-use postern_wasm::PluginEngine;
 use postern_wasm::component::MAX_COMPONENT_BYTES;
 use postern_wasm::encode_component;
-use serde_json::json;
 
 use super::Format;
 use super::print;
+use crate::plugin::build;
+use crate::plugin::case;
+use crate::plugin::case::CaseFile;
+use crate::plugin::project::Language;
+use crate::plugin::project::Project;
+use crate::plugin::project::WORK_DIR;
+use crate::plugin::runner::Runner;
 
 /// Look at plugins and make them
 ///
@@ -31,6 +39,54 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Begin a plugin: a folder with a policy that works, its test, and the SDK of its language
+    New {
+        /// The language to write it in
+        #[arg(long, value_enum)]
+        lang: Language,
+        /// The plugin's name: lower-case letters, digits and `-`
+        name: String,
+        /// Where to make it [default: a folder with its name]
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Put the SDK of this version into a project, over the one that is there
+    Sdk {
+        /// The project
+        #[arg(value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Build the component of a project: NAME.wasm
+    ///
+    /// Runs the compiler of the project's language, which has to be installed; what is missing is
+    /// said. `plugin.toml` says the language and the phases.
+    Build {
+        /// The project
+        #[arg(value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Run the cases of a project (tests/*.toml) in the real host, without a gateway
+    ///
+    /// A case is a request, the upstream's response, and what should become of them. An edit that
+    /// is not expected fails it. Shows what each call costs in time and memory.
+    Test {
+        #[command(flatten)]
+        subject: Subject,
+        /// Only cases with this in their name
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Run the cases of a project often, and show what the calls cost
+    Bench {
+        #[command(flatten)]
+        subject: Subject,
+        /// Calls of each case
+        #[arg(long, default_value_t = 10_000)]
+        calls: usize,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Say what a plugin does and needs: phases, imports, grants, size, digest, time to compile
     ///
     /// Compiles the component as the gateway would, and runs nothing of it. "grants" are what its
@@ -63,68 +119,69 @@ enum Command {
     Push(push::Args),
 }
 
+/// What `test` and `bench` run.
+#[derive(Debug, clap::Args)]
+struct Subject {
+    /// The project
+    #[arg(value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The component [default: the one that the project builds]
+    #[arg(long, value_name = "FILE.wasm")]
+    component: Option<PathBuf>,
+    /// Where compiled components are kept [default: .postern/compiled in the project]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+}
+
+impl Subject {
+    /// Where the component is.
+    fn file(&self) -> anyhow::Result<PathBuf> {
+        match &self.component {
+            Some(file) => Ok(file.clone()),
+            None => Ok(Project::open(&self.dir)?.component()),
+        }
+    }
+
+    fn open(&self, file: &Path) -> anyhow::Result<Runner> {
+        let bytes = read(file).context("`postern plugin build` makes it")?;
+        let cache_dir = match &self.cache_dir {
+            Some(dir) => dir.clone(),
+            None => {
+                let work = self.dir.join(WORK_DIR);
+                fs::create_dir_all(&work)
+                    .with_context(|| format!("cannot make {}", work.display()))?;
+                work.join("compiled")
+            }
+        };
+        Runner::open(file, &bytes, Some(cache_dir))
+    }
+
+    fn cases(&self) -> anyhow::Result<Vec<(PathBuf, CaseFile)>> {
+        case::read(&self.dir.join("tests"))
+    }
+}
+
 pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Inspect { file, format } => inspect(file, *format)?,
+        Command::New { lang, name, dir } => project::new(*lang, name, dir.as_deref())?,
+        Command::Sdk { dir } => project::sdk(dir)?,
+        Command::Build { dir } => project::build(dir)?,
+        Command::Test { subject, only } => return test::run(subject, only.as_deref()),
+        Command::Bench {
+            subject,
+            calls,
+            format,
+        } => bench::run(subject, *calls, *format)?,
+        Command::Inspect { file, format } => inspect::run(file, *format)?,
         Command::Componentize { file, output } => componentize(file, output)?,
         Command::Push(args) => push::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
-    let bytes = read(file)?;
-    let engine = PluginEngine::new(None)?;
-    let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
-    let phases = component.phases();
-    let phases = phases
-        .names()
-        .map(|name| name.strip_suffix("-phase").unwrap_or(name));
-    let phases: Vec<&str> = phases.collect();
-    let grants = component.missing_grants(&Grants::default());
-    let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
-    let milliseconds = component.compile_time().as_millis();
-    if format == Format::Json {
-        let value = json!({
-            "file": file.to_string_lossy(),
-            "digest": format!("sha256:{}", component.digest()),
-            "bytes": component.size(),
-            "phases": phases,
-            "imports": component.imports(),
-            "grants": grants,
-            "stubbed": component.stubbed(),
-            "compile-milliseconds": u64::try_from(milliseconds).unwrap_or(u64::MAX),
-        });
-        print(format_args!("{value:#}"));
-        return Ok(());
-    }
-    print(format_args!("file     {}", file.display()));
-    print(format_args!("digest   sha256:{}", component.digest()));
-    print(format_args!("size     {} bytes", component.size()));
-    print(format_args!("phases   {}", phases.join(", ")));
-    print_list("imports", component.imports());
-    print_list("grants", &grants);
-    // Linked to nothing: a call of one ends the instance.
-    print_list("stubbed", component.stubbed());
-    print(format_args!("compile  {milliseconds} ms"));
-    Ok(())
-}
-
-fn print_list(label: &str, items: &[impl AsRef<str>]) {
-    for (index, item) in items.iter().enumerate() {
-        let label = if index == 0 { label } else { "" };
-        print(format_args!("{label:<8} {}", item.as_ref()));
-    }
-}
-
 fn componentize(file: &Path, output: &Path) -> anyhow::Result<()> {
     let component = encode_component(&read(file)?).with_context(|| file.display().to_string())?;
-    // A gateway that watches this file must never see half of it.
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = output.with_file_name(name);
-    let written = fs::write(&temporary, &component).and_then(|()| fs::rename(&temporary, output));
-    written.with_context(|| format!("cannot write {}", output.display()))?;
+    build::write(output, &component)?;
     print(format_args!(
         "{}: {} bytes",
         output.display(),
@@ -145,4 +202,18 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
         Ok(bytes)
     };
     read().with_context(|| format!("cannot read {}", file.display()))
+}
+
+/// A time in the unit that shows it best.
+fn time(time: Duration) -> String {
+    let us = time.as_secs_f64() * 1e6;
+    if us < 1000.0 {
+        format!("{us:.1} us")
+    } else {
+        format!("{:.2} ms", us / 1000.0)
+    }
+}
+
+fn kib(bytes: u64) -> String {
+    format!("{} KiB", bytes.div_ceil(1024))
 }

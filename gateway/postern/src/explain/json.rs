@@ -75,13 +75,17 @@ fn answer_value(answer: &Answer) -> Value {
     match &answer.action {
         Action::Forward { target, backends } => {
             let backends = backends.iter().map(|backend| {
-                json!({
+                let mut value = json!({
                     "upstream": backend.upstream,
                     "weight": backend.weight,
                     "endpoints": backend.endpoints,
                     "protocol": backend.protocol,
                     "tls": backend.is_tls,
-                })
+                });
+                if !backend.health.is_empty() {
+                    value["health"] = json!(backend.health);
+                }
+                value
             });
             value["forward"] = json!({
                 "target": target.as_ref().ok(),

@@ -108,13 +108,19 @@ impl fmt::Display for Answer {
                     // The weights of a rule are never all zero.
                     let percent = u64::from(backend.weight) * 100 / sum.max(1);
                     let tls = if backend.is_tls { " over TLS" } else { "" };
+                    let mut endpoints = backend.endpoints.clone();
+                    for (endpoint, health) in endpoints.iter_mut().zip(&backend.health) {
+                        if *health != "up" {
+                            endpoint.push_str(&format!(" ({health})"));
+                        }
+                    }
                     writeln!(
                         f,
                         "{label:<11} {}, weight {} ({percent} %), {}{tls}: {}",
                         backend.upstream,
                         backend.weight,
                         backend.protocol,
-                        backend.endpoints.join(", ")
+                        endpoints.join(", ")
                     )?;
                 }
                 Ok(())

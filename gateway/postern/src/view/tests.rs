@@ -33,8 +33,21 @@ protocol = "http2"
 tls = { server-name = "app.test", ca-file = "/ca.pem" }
 timeouts = { connect = "1s", first-byte = "2s", body-idle = "3s", keep-alive = "4s" }
 idle-connections = 11
+limits = { connections = 12, pending = 13, requests = 14 }
+retries = { count = 2, budget = 15, per-try = "500ms", on-status = [502, 503] }
+health-check = { path = "/healthz", host = "h.test", interval = "1s", timeout = "2s", healthy = 3, unhealthy = 4, status = "200-204" }
+ejection = { failures = 0, time = "2s", max-time = "30s", max-percent = 20 }
+fail-open = false
+host = "app.test:81"
+slow-start = "30s"
 [upstreams.b]
-endpoints = ["127.0.0.1:1"]
+endpoints = ["127.0.0.1:1", { address = "127.0.0.1:2", weight = 3, priority = 1 }]
+balance = "hash"
+hash-key = "cookie:sid"
+sticky = { cookie = "at", max-age = "1h", same-site = "none", secure = true }
+proxy-protocol = "v1"
+tls = { cert-file = "/c.pem", key-file = "/k.pem", insecure = true }
+health-check = {}
 [plugins.auth]
 source = "/auth.wasm"
 on-error = 429

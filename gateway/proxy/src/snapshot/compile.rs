@@ -18,6 +18,7 @@ use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
+use postern_core::config::UpstreamSpec;
 use postern_core::config::parse::Loaded;
 use postern_core::config::plugin::PluginSource;
 use postern_core::config::plugin::SecretSource;
@@ -44,6 +45,7 @@ use crate::policy::GrantedSecrets;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
+use crate::upstream;
 use crate::upstream::Upstream;
 
 /// Bytes of one secret: an RSA key with room to spare.
@@ -155,30 +157,55 @@ impl Build<'_> {
     fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
         let mut upstreams = Vec::with_capacity(self.config.upstreams.len());
         for (name, spec) in &self.config.upstreams {
-            let at = format!("upstreams.{name}.tls.ca-file");
-            let ca_file = spec.tls.as_ref().and_then(|tls| tls.ca_file.as_deref());
-            let roots = match ca_file {
-                Some(path) => match self.file(path, &at) {
-                    Some(roots) => Some(roots),
-                    None => continue,
-                },
-                None => None,
+            let at = format!("upstreams.{name}");
+            let Some(files) = self.upstream_files(spec, &at) else {
+                continue;
             };
             let live = self.previous.and_then(|p| {
                 let index = p.upstream_index(name.as_str())?;
                 p.upstreams.get(index)
             });
             match live {
-                Some(live) if live.is_from(spec, roots.as_deref()) => {
+                Some(live) if live.is_from(spec, &files) => {
                     upstreams.push(Arc::clone(live));
                 }
-                _ => match Upstream::new(name.clone(), spec.clone(), roots) {
-                    Ok(upstream) => upstreams.push(Arc::new(upstream)),
-                    Err(error) => self.problem(&at, with_causes(&error)),
-                },
+                _ => {
+                    let live = live.map(|live| &**live);
+                    match Upstream::new(name.clone(), spec.clone(), files, live) {
+                        Ok(upstream) => upstreams.push(Arc::new(upstream)),
+                        Err(error) => {
+                            let at = format!("{at}.{}", error.field());
+                            self.problem(&at, with_causes(&error));
+                        }
+                    }
+                }
             }
         }
         upstreams
+    }
+
+    /// `None`, and a problem for each, if files cannot be read.
+    fn upstream_files(&mut self, spec: &UpstreamSpec, at: &str) -> Option<upstream::Materials> {
+        let Some(tls) = &spec.tls else {
+            return Some(upstream::Materials::default());
+        };
+        let mut read = |path: &Path, key: &str| self.file(path, &format!("{at}.tls.{key}"));
+        let roots = tls.ca_file.as_ref().map(|path| read(path, "ca-file"));
+        let client = tls.client.as_ref().map(|pair| {
+            let cert = read(&pair.cert_file, "cert-file");
+            let key = read(&pair.key_file, "key-file");
+            cert.zip(key)
+        });
+        Some(upstream::Materials {
+            roots: match roots {
+                Some(read) => Some(read?),
+                None => None,
+            },
+            client: match client {
+                Some(read) => Some(read?),
+                None => None,
+            },
+        })
     }
 
     fn access_log(&mut self) {

@@ -115,7 +115,7 @@ impl Workshop {
         live: Option<&Arc<Policy>>,
     ) -> Result<Arc<Policy>, Vec<Refusal>> {
         let served = live.and_then(|policy| match &**policy {
-            Policy::Plugin(served) => Some((policy, served)),
+            Policy::Plugin(served) => Some((policy, &**served)),
             Policy::Headers(_) | Policy::Absent(_) => None,
         });
         if let Some((policy, served)) = served
@@ -237,13 +237,13 @@ async fn configure(
     };
     let previous = previous.map(|previous| &*previous.plugin);
     match Plugin::set_up(component, setup, previous).await {
-        Ok(plugin) => Ok(Arc::new(Policy::Plugin(LivePlugin {
+        Ok(plugin) => Ok(Arc::new(Policy::Plugin(Box::new(LivePlugin {
             name: name.clone(),
             spec: spec.clone(),
             bytes: Arc::clone(bytes),
             secrets: secrets.clone(),
             plugin,
-        }))),
+        })))),
         Err(error) => Err(vec![Refusal {
             field: "",
             message: with_causes(&error),

@@ -65,12 +65,17 @@ impl Materials {
             PolicySpec::Plugin(plugin) => plugin_files(plugin),
             PolicySpec::Headers(_) => Vec::new(),
         });
-        let roots = config.upstreams.values();
-        let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
+        let tls = config.upstreams.values();
+        let tls = tls.filter_map(|upstream| upstream.tls.as_ref());
+        let of_upstreams = tls.flat_map(|tls| {
+            let client = tls.client.iter();
+            let pairs = client.flat_map(|pair| [pair.cert_file.clone(), pair.key_file.clone()]);
+            tls.ca_file.iter().cloned().chain(pairs)
+        });
         certificates
             .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
             .chain(plugins)
-            .chain(roots)
+            .chain(of_upstreams)
             .collect()
     }
 

@@ -1,4 +1,4 @@
-//! One new connection to an endpoint: name, TCP, TLS.
+//! One new connection to an endpoint: name, TCP, PROXY protocol, TLS.
 
 use std::io;
 use std::net::IpAddr;
@@ -7,18 +7,22 @@ use std::sync::Arc;
 
 use postern_core::config::upstream::EndpointSpec;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::ConnectError;
 use super::Upstream;
+use super::proxy_header;
+use super::proxy_header::Addresses;
 use crate::clock::Clock;
 use crate::stream::Stream;
 
-/// Connects within the upstream's connect timeout, which covers all three steps.
+/// Connects within the upstream's connect timeout, which covers all steps.
 pub(super) async fn connect(
     upstream: &Upstream,
     endpoint: &EndpointSpec,
+    addresses: Addresses,
     clock: &Clock,
 ) -> Result<Stream, ConnectError> {
     let limit = upstream.spec.timeouts.connect;
@@ -26,24 +30,37 @@ pub(super) async fn connect(
     if let Some(stream) = crate::test_util::connect(endpoint) {
         return Ok(Stream::Memory(stream));
     }
-    let connecting = async {
-        let stream = tcp(endpoint).await?;
-        stream.set_nodelay(true)?;
-        let Some(config) = &upstream.tls else {
-            return Ok(Stream::Plain(stream));
-        };
-        let tls = upstream.spec.tls.as_ref();
-        let name = tls.and_then(|tls| tls.server_name.as_deref());
-        let name = ServerName::try_from(name.unwrap_or(&endpoint.host).to_owned())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let connector = TlsConnector::from(Arc::clone(config));
-        let stream = connector.connect(name, stream).await?;
-        Ok(Stream::Client(Box::new(stream)))
-    };
+    let connecting = dial(upstream, endpoint, addresses);
     match clock.timeout(limit, connecting).await {
-        Some(Ok(stream)) => Ok(stream),
-        Some(Err(error)) => Err(ConnectError::Failed(error)),
+        Some(connected) => connected,
         None => Err(ConnectError::TimedOut),
+    }
+}
+
+/// Connects without a limit of time.
+pub(super) async fn dial(
+    upstream: &Upstream,
+    endpoint: &EndpointSpec,
+    addresses: Addresses,
+) -> Result<Stream, ConnectError> {
+    let mut stream = tcp(endpoint).await.map_err(ConnectError::Failed)?;
+    stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+    if let Some(version) = upstream.spec.proxy_protocol {
+        let header = proxy_header::encode(version, addresses);
+        let written = stream.write_all(&header).await;
+        written.map_err(ConnectError::Failed)?;
+    }
+    let Some(config) = &upstream.tls else {
+        return Ok(Stream::Plain(stream));
+    };
+    let tls = upstream.spec.tls.as_ref();
+    let name = tls.and_then(|tls| tls.server_name.as_deref());
+    let name = ServerName::try_from(name.unwrap_or(&endpoint.host).to_owned())
+        .map_err(|error| ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    match connector.connect(name, stream).await {
+        Ok(stream) => Ok(Stream::Client(Box::new(stream))),
+        Err(error) => Err(ConnectError::Tls(error)),
     }
 }
 

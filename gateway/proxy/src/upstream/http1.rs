@@ -30,9 +30,10 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::io::Io;
+use super::io::Received;
 use crate::body::Progress;
 use crate::body::RequestBody;
-use crate::stream::Stream;
 
 /// Bytes of a response head.
 const MAX_RESPONSE_HEAD: usize = 64 << 10;
@@ -47,6 +48,10 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 pub(crate) struct Http1 {
     sender: SendRequest<RequestBody>,
     driver: Rc<Driver>,
+    received: Received,
+    /// Bytes received when the current request began.
+    received_before: u64,
+    has_served: bool,
 }
 
 struct Driver {
@@ -59,7 +64,8 @@ struct Driver {
 }
 
 impl Http1 {
-    pub(super) async fn handshake(stream: Stream) -> hyper::Result<Self> {
+    pub(super) async fn handshake(stream: Io) -> hyper::Result<Self> {
+        let received = stream.received();
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_FIELDS)
             .max_header_size(MAX_RESPONSE_HEAD)
@@ -73,6 +79,9 @@ impl Http1 {
         let this = Self {
             sender,
             driver: Rc::new(driver),
+            received,
+            received_before: 0,
+            has_served: false,
         };
         // A connection has to be polled once before it takes a request.
         this.driver.poll_idle();
@@ -84,6 +93,21 @@ impl Http1 {
         !self.driver.is_tasked.get() && self.driver.poll_idle() && self.sender.is_ready()
     }
 
+    /// Whether it has carried a request before the current one.
+    pub(crate) fn was_reused(&self) -> bool {
+        self.has_served
+    }
+
+    /// Whether anything has come back since the current request began.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.received.bytes() != self.received_before
+    }
+
+    /// The current request is over, and another may follow.
+    pub(super) fn served(&mut self) {
+        self.has_served = true;
+    }
+
     /// Sends a request and waits for the head of its response. `upload` tells of the request's
     /// body.
     pub(crate) async fn send(
@@ -91,6 +115,7 @@ impl Http1 {
         request: Request<RequestBody>,
         upload: &Progress,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.received_before = self.received.bytes();
         let sending = self.sender.try_send_request(request);
         if !upload.is_over() {
             Driver::spawn(&self.driver, Some(upload.clone()));

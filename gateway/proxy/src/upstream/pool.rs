@@ -3,24 +3,36 @@
 //! HTTP/1 connections are used by one request at a time and kept, the last one used first, so that
 //! those not needed grow old together. An HTTP/2 connection is shared by every request of the
 //! worker.
+//!
+//! Where connections are limited, the limit holds for all workers together. A request that finds
+//! none free waits its turn; a worker that has more than it needs closes one when another worker
+//! waits.
 
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
+use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
-use postern_core::config::upstream::Balance;
 use postern_core::config::upstream::EndpointSpec;
 use postern_core::config::upstream::UpstreamProtocol;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::Addresses;
+use super::Ask;
 use super::ConnectError;
 use super::Upstream;
+use super::choose::Turn;
 use super::connect::connect;
+use super::endpoint::Endpoint;
 use super::http1::Http1;
+use super::io::Io;
+use super::io::Open;
 use crate::body::RequestBody;
 use crate::clock::Clock;
 use crate::error::ProxyError;
@@ -32,6 +44,12 @@ const H2_STREAM_WINDOW: u32 = 256 << 10;
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
 /// Bytes of a response head.
 const MAX_RESPONSE_HEAD: usize = 64 << 10;
+/// Retries that a worker has in reserve: with little traffic a share of it would be none at all.
+const RETRY_RESERVE: u32 = 10;
+/// What one retry costs, when a request brings in as much as the budget's percentage.
+const RETRY_COST: u32 = 100;
+/// Retries that come back into the reserve each time that the pool is looked over.
+const RETRY_REFILL: u32 = 1;
 
 /// One worker's connections to an upstream.
 pub(crate) struct Pool {
@@ -39,16 +57,21 @@ pub(crate) struct Pool {
     endpoints: Vec<EndpointPool>,
     /// For the access log.
     endpoint_names: Vec<String>,
-    /// Turn of round robin.
-    next: Cell<usize>,
+    turn: Turn,
+    /// What may be spent on retries.
+    budget: Cell<u32>,
 }
 
 #[derive(Default)]
 struct EndpointPool {
     idle: RefCell<Vec<Idle>>,
-    h2: RefCell<Option<http2::SendRequest<RequestBody>>>,
+    h2: RefCell<Option<Http2>>,
     /// Held while the one HTTP/2 connection is being made, so that a burst makes one.
     connecting: tokio::sync::Mutex<()>,
+    /// Requests of this worker that wait for a connection.
+    waiting: Cell<u32>,
+    /// A connection was put back while somebody waited.
+    returned: Notify,
 }
 
 struct Idle {
@@ -56,16 +79,26 @@ struct Idle {
     since: Instant,
 }
 
+/// The right to send requests over an HTTP/2 connection.
+#[derive(Clone)]
+pub(crate) struct Http2 {
+    pub(crate) sender: http2::SendRequest<RequestBody>,
+    /// Tells connections to one endpoint apart.
+    connection: Rc<()>,
+}
+
 /// A connection for one request.
 pub(crate) enum Sender {
     Http1(Http1),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Http2),
 }
 
 /// The use of one endpoint by one request; ends the count in flight when dropped.
 pub(crate) struct Lease {
     pool: Rc<Pool>,
     endpoint: usize,
+    /// The endpoint that the client's cookie names.
+    named: Option<usize>,
 }
 
 impl Pool {
@@ -74,36 +107,52 @@ impl Pool {
         Self {
             endpoints: endpoints.iter().map(|_| EndpointPool::default()).collect(),
             endpoint_names: endpoints.iter().map(ToString::to_string).collect(),
-            next: Cell::new(0),
+            turn: Turn::default(),
+            budget: Cell::new(RETRY_RESERVE * RETRY_COST),
             upstream,
         }
     }
 
-    /// Chooses an endpoint.
-    pub(crate) fn lease(self: &Rc<Self>) -> Lease {
-        let endpoint = self.choose();
-        self.upstream.in_flight[endpoint].fetch_add(1, Ordering::Relaxed);
-        Lease {
+    /// Chooses an endpoint for a request.
+    pub(crate) fn lease(self: &Rc<Self>, ask: &Ask<'_>) -> Result<Lease, ProxyError> {
+        let upstream = &*self.upstream;
+        let named = upstream.named(ask);
+        let Some(endpoint) = upstream.choose(ask, &self.turn, named) else {
+            return Err(ProxyError::NoEndpoint {
+                upstream: upstream.name.clone(),
+            });
+        };
+        if let Some(most) = upstream.spec.limits.requests {
+            let in_flight = upstream.requests.fetch_add(1, Relaxed);
+            if in_flight >= most {
+                upstream.requests.fetch_sub(1, Relaxed);
+                return Err(ProxyError::Overloaded {
+                    upstream: upstream.name.clone(),
+                });
+            }
+        }
+        upstream.endpoints[endpoint].in_flight.fetch_add(1, Relaxed);
+        let earned = upstream.spec.retries.budget_percent;
+        self.earn(earned);
+        Ok(Lease {
             pool: Rc::clone(self),
             endpoint,
-        }
+            named,
+        })
     }
 
-    fn choose(&self) -> usize {
-        let count = self.endpoints.len();
-        if count == 1 {
-            return 0;
+    fn earn(&self, earned: u32) {
+        let budget = self.budget.get() + earned;
+        self.budget.set(budget.min(RETRY_RESERVE * RETRY_COST));
+    }
+
+    /// Takes one retry out of the budget, if there is one.
+    pub(crate) fn spend_retry(&self) -> bool {
+        let left = self.budget.get().checked_sub(RETRY_COST);
+        if let Some(left) = left {
+            self.budget.set(left);
         }
-        let turn = self.next.get();
-        self.next.set(turn.wrapping_add(1));
-        match self.upstream.spec.balance {
-            Balance::RoundRobin => turn % count,
-            // Begun at the turn, so that among equals the choice goes round.
-            Balance::LeastRequests => (turn..turn + count)
-                .map(|index| index % count)
-                .min_by_key(|&index| self.upstream.in_flight[index].load(Ordering::Relaxed))
-                .unwrap_or(0),
-        }
+        left.is_some()
     }
 
     /// Closes connections that nobody used for the upstream's keep-alive time.
@@ -113,6 +162,22 @@ impl Pool {
             endpoint.idle.borrow_mut().retain(|idle| {
                 now.duration_since(idle.since) < keep_alive && idle.connection.is_idle()
             });
+        }
+        if self.upstream.spec.retries.budget_percent > 0 {
+            self.earn(RETRY_REFILL * RETRY_COST);
+        }
+    }
+
+    /// Closes an unused connection to each endpoint at whose limit another worker waits.
+    pub(crate) fn make_room(&self) {
+        if self.upstream.spec.limits.connections.is_none() {
+            return;
+        }
+        for (slot, endpoint) in self.endpoints.iter().zip(&self.upstream.endpoints) {
+            if endpoint.waiting.load(Relaxed) > 0 && !slot.idle.borrow().is_empty() {
+                let oldest = slot.idle.borrow_mut().remove(0);
+                drop(oldest);
+            }
         }
     }
 
@@ -143,29 +208,72 @@ impl Lease {
         &self.pool.endpoints[self.endpoint]
     }
 
+    fn state(&self) -> &Arc<Endpoint> {
+        &self.pool.upstream.endpoints[self.endpoint]
+    }
+
+    /// Goes on with an endpoint that is not among the tried ones, if there is one.
+    pub(crate) fn move_on(&mut self, tried: &[usize]) {
+        let upstream = &self.pool.upstream;
+        if let Some(next) = upstream.choose_other(&self.pool.turn, tried) {
+            upstream.endpoints[next].in_flight.fetch_add(1, Relaxed);
+            upstream.endpoints[self.endpoint]
+                .in_flight
+                .fetch_sub(1, Relaxed);
+            self.endpoint = next;
+        }
+    }
+
+    /// The endpoint has answered, with whatever status.
+    pub(crate) fn succeeded(&self) {
+        self.upstream().succeeded(self.endpoint);
+    }
+
+    /// The endpoint has failed the request.
+    pub(crate) fn failed(&self) {
+        self.upstream().failed(self.endpoint);
+    }
+
+    /// The field that keeps the client at this endpoint, unless its cookie does so already.
+    pub(crate) fn set_cookie(&self, is_tls: bool) -> Option<&HeaderValue> {
+        let sticky = self.upstream().sticky.as_ref()?;
+        let is_there = self.named == Some(self.endpoint);
+        (!is_there).then(|| sticky.set_cookie(self.endpoint, is_tls))
+    }
+
+    pub(crate) fn count_retry(&self) {
+        self.upstream().retries_total.fetch_add(1, Relaxed);
+    }
+
     /// A connection that can take a request now.
-    pub(crate) async fn connection(&self, clock: &Clock) -> Result<Sender, ProxyError> {
+    pub(crate) async fn connection(
+        &self,
+        addresses: Addresses,
+        clock: &Clock,
+    ) -> Result<Sender, ProxyError> {
         match self.upstream().spec.protocol {
             UpstreamProtocol::Http1 => match self.idle_connection() {
                 Some(connection) => Ok(Sender::Http1(connection)),
                 // Boxed because it is large, and a request that finds a connection would move it.
-                None => Box::pin(self.connect_http1(clock)).await.map(Sender::Http1),
+                None => Box::pin(self.connect_http1(addresses, clock)).await,
             },
             UpstreamProtocol::Http2 => match self.open_http2() {
                 Some(sender) => Ok(Sender::Http2(sender)),
-                None => Box::pin(self.connect_http2(clock)).await.map(Sender::Http2),
+                None => Box::pin(self.connect_http2(addresses, clock)).await,
             },
         }
     }
 
-    /// A connection that was not used before, for a request that an idle one refused.
-    pub(crate) async fn fresh_connection(&self, clock: &Clock) -> Result<Sender, ProxyError> {
-        match self.upstream().spec.protocol {
-            UpstreamProtocol::Http1 => Box::pin(self.connect_http1(clock)).await.map(Sender::Http1),
-            UpstreamProtocol::Http2 => {
-                *self.slot().h2.borrow_mut() = None;
-                Box::pin(self.connect_http2(clock)).await.map(Sender::Http2)
-            }
+    /// Makes the next connection a new one: those that are there may be as dead as the one that has
+    /// just turned out to be.
+    pub(crate) fn forget(&self, dead: Option<&Http2>) {
+        self.slot().idle.borrow_mut().clear();
+        let mut current = self.slot().h2.borrow_mut();
+        let is_current = |current: &Http2| {
+            dead.is_some_and(|dead| Rc::ptr_eq(&dead.connection, &current.connection))
+        };
+        if current.as_ref().is_some_and(is_current) {
+            *current = None;
         }
     }
 
@@ -175,33 +283,90 @@ impl Lease {
         idle.map(|idle| idle.connection)
     }
 
-    async fn connect_http1(&self, clock: &Clock) -> Result<Http1, ProxyError> {
-        let stream = self.connect(clock).await?;
-        let connection = Http1::handshake(stream).await;
-        connection.map_err(|source| self.exchange_error(source))
+    async fn connect_http1(
+        &self,
+        addresses: Addresses,
+        clock: &Clock,
+    ) -> Result<Sender, ProxyError> {
+        let most = self.upstream().spec.limits.connections;
+        let open = match Open::new(self.state(), most) {
+            Some(open) => open,
+            None => match self.wait_for_connection(clock).await? {
+                Room::Idle(connection) => return Ok(Sender::Http1(connection)),
+                Room::ForOne(open) => open,
+            },
+        };
+        let stream = self.connect(addresses, clock).await?;
+        let connection = Http1::handshake(Io::new(stream, open)).await;
+        let connection = connection.map_err(|source| self.exchange_error(source))?;
+        Ok(Sender::Http1(connection))
+    }
+
+    /// Waits until this worker has a connection free, or until another one may be opened.
+    async fn wait_for_connection(&self, clock: &Clock) -> Result<Room, ProxyError> {
+        let overloaded = || ProxyError::Overloaded {
+            upstream: self.upstream().name.clone(),
+        };
+        let upstream = self.upstream();
+        let pending = Counted::new(&upstream.pending);
+        if pending.before >= upstream.spec.limits.pending {
+            return Err(overloaded());
+        }
+        let _waiting = Counted::new(&self.state().waiting);
+        let slot = self.slot();
+        let _here = Here::new(&slot.waiting);
+        let room = async {
+            loop {
+                // Before looking, so that nothing that happens in between is missed.
+                let freed = self.state().freed.notified();
+                let returned = slot.returned.notified();
+                if let Some(connection) = self.idle_connection() {
+                    return Room::Idle(connection);
+                }
+                if let Some(open) = Open::new(self.state(), upstream.spec.limits.connections) {
+                    return Room::ForOne(open);
+                }
+                tokio::select! {
+                    () = freed => {}
+                    () = returned => {}
+                }
+            }
+        };
+        let limit = upstream.spec.timeouts.connect;
+        clock.timeout(limit, room).await.ok_or_else(overloaded)
     }
 
     /// The HTTP/2 connection that is there.
-    fn open_http2(&self) -> Option<http2::SendRequest<RequestBody>> {
+    fn open_http2(&self) -> Option<Http2> {
         let current = self.slot().h2.borrow();
-        current.as_ref().filter(|s| !s.is_closed()).cloned()
+        current
+            .as_ref()
+            .filter(|h2| !h2.sender.is_closed())
+            .cloned()
     }
 
     async fn connect_http2(
         &self,
+        addresses: Addresses,
         clock: &Clock,
-    ) -> Result<http2::SendRequest<RequestBody>, ProxyError> {
+    ) -> Result<Sender, ProxyError> {
         let slot = self.slot();
         let _connecting = slot.connecting.lock().await;
         if let Some(sender) = self.open_http2() {
-            return Ok(sender);
+            return Ok(Sender::Http2(sender));
         }
-        let stream = self.connect(clock).await?;
+        // Not limited: there is one a worker, and all of its requests share it.
+        let Some(open) = Open::new(self.state(), None) else {
+            return Err(ProxyError::Overloaded {
+                upstream: self.upstream().name.clone(),
+            });
+        };
+        let stream = self.connect(addresses, clock).await?;
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(MAX_RESPONSE_HEAD as u32)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Io::new(stream, open)))
             .await
             .map_err(|source| self.exchange_error(source))?;
         // Ends when every sender is dropped or the endpoint closes; an error of it reaches the
@@ -209,52 +374,134 @@ impl Lease {
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        *slot.h2.borrow_mut() = Some(sender.clone());
-        Ok(sender)
+        let h2 = Http2 {
+            sender,
+            connection: Rc::default(),
+        };
+        *slot.h2.borrow_mut() = Some(h2.clone());
+        Ok(Sender::Http2(h2))
     }
 
-    async fn connect(&self, clock: &Clock) -> Result<crate::stream::Stream, ProxyError> {
+    async fn connect(
+        &self,
+        addresses: Addresses,
+        clock: &Clock,
+    ) -> Result<crate::stream::Stream, ProxyError> {
         let upstream = self.upstream();
-        connect(upstream, self.endpoint(), clock)
+        connect(upstream, self.endpoint(), addresses, clock)
             .await
-            .map_err(|error| match error {
-                ConnectError::Failed(source) => ProxyError::Connect {
-                    upstream: upstream.name.clone(),
-                    endpoint: self.endpoint().clone(),
-                    source,
-                },
-                ConnectError::TimedOut => ProxyError::ConnectTimeout {
-                    upstream: upstream.name.clone(),
-                    endpoint: self.endpoint().clone(),
-                    limit: upstream.spec.timeouts.connect,
-                },
+            .map_err(|error| {
+                let (name, endpoint) = (upstream.name.clone(), self.endpoint().clone());
+                match error {
+                    ConnectError::Failed(source) => ProxyError::of_connect(name, endpoint, source),
+                    ConnectError::Tls(source) => ProxyError::UpstreamTls {
+                        upstream: name,
+                        endpoint,
+                        source,
+                    },
+                    ConnectError::TimedOut => ProxyError::ConnectTimeout {
+                        upstream: name,
+                        endpoint,
+                        limit: upstream.spec.timeouts.connect,
+                    },
+                }
             })
     }
 
     pub(crate) fn exchange_error(&self, source: hyper::Error) -> ProxyError {
-        ProxyError::Exchange {
-            upstream: self.upstream().name.clone(),
-            endpoint: self.endpoint().clone(),
-            source,
+        let upstream = self.upstream().name.clone();
+        let endpoint = self.endpoint().clone();
+        if source.is_parse() || source.is_user() {
+            ProxyError::Exchange {
+                upstream,
+                endpoint,
+                source,
+            }
+        } else {
+            ProxyError::UpstreamReset {
+                upstream,
+                endpoint,
+                source,
+            }
         }
     }
 
     /// Takes back a connection whose response is complete. One whose request is still being sent
     /// is not waited for.
-    pub(crate) fn put_back(&self, connection: Http1) {
-        if !connection.is_idle() {
+    pub(crate) fn put_back(&self, mut connection: Http1) {
+        let spec = &self.upstream().spec;
+        // A PROXY header speaks of one client, so its connection is for no other.
+        if spec.proxy_protocol.is_some() || !connection.is_idle() {
             return;
         }
-        let mut idle = self.slot().idle.borrow_mut();
-        if idle.len() < self.upstream().spec.idle_connections as usize {
+        let slot = self.slot();
+        let is_wanted_here = slot.waiting.get() > 0;
+        if !is_wanted_here
+            && spec.limits.connections.is_some()
+            && self.state().waiting.load(Relaxed) > 0
+        {
+            // Closing it lets another worker open one.
+            return;
+        }
+        connection.served();
+        let mut idle = slot.idle.borrow_mut();
+        if idle.len() < spec.idle_connections as usize {
             let since = Instant::now();
             idle.push(Idle { connection, since });
+        }
+        if is_wanted_here {
+            slot.returned.notify_one();
         }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.upstream.in_flight[self.endpoint].fetch_sub(1, Ordering::Relaxed);
+        let upstream = &self.pool.upstream;
+        self.state().in_flight.fetch_sub(1, Relaxed);
+        if upstream.spec.limits.requests.is_some() {
+            upstream.requests.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// What a request has waited for.
+enum Room {
+    Idle(Http1),
+    ForOne(Open),
+}
+
+/// One more, until it is dropped.
+struct Counted<'c> {
+    count: &'c AtomicU32,
+    before: u32,
+}
+
+impl<'c> Counted<'c> {
+    fn new(count: &'c AtomicU32) -> Self {
+        let before = count.fetch_add(1, Relaxed);
+        Self { count, before }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The same, of one worker.
+struct Here<'c>(&'c Cell<u32>);
+
+impl<'c> Here<'c> {
+    fn new(count: &'c Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }

@@ -420,8 +420,10 @@ async fn a_failed_call_can_be_taken_back() {
     let body = format!("{set} {state} unreachable");
     let worker = worker_of(&on_request(&body), quick()).await;
     for undo in [false, true] {
-        let mut exchange = Exchange::default();
-        exchange.undo = undo;
+        let mut exchange = Exchange {
+            undo,
+            ..Exchange::default()
+        };
         exchange.set_state(worker.plugin().name(), b"before".to_vec());
         let headers = &mut exchange.request.headers;
         headers.insert("x-a", HeaderValue::from_static("before"));

@@ -14,18 +14,15 @@ use super::Kind;
 use super::raw::At;
 use super::raw::RawAccessLog;
 use super::raw::RawAdmin;
-use super::raw::RawBalance;
 use super::raw::RawCertificate;
 use super::raw::RawEncodedSlash;
 use super::raw::RawHeaderEdits;
 use super::raw::RawListener;
 use super::raw::RawLogFormat;
 use super::raw::RawPolicy;
-use super::raw::RawProtocol;
 use super::raw::RawRuntime;
 use super::raw::RawTls;
 use super::raw::RawTlsVersion;
-use super::raw::RawUpstream;
 use super::units;
 use crate::config::AccessLogFormat;
 use crate::config::AccessLogSpec;
@@ -41,20 +38,11 @@ use crate::config::policy::HeaderEdits;
 use crate::config::policy::HeadersSpec;
 use crate::config::policy::PolicySpec;
 use crate::config::problem::Problem;
-use crate::config::upstream::Balance;
-use crate::config::upstream::DEFAULT_IDLE_CONNECTIONS;
-use crate::config::upstream::EndpointSpec;
-use crate::config::upstream::UpstreamProtocol;
-use crate::config::upstream::UpstreamSpec;
-use crate::config::upstream::UpstreamTimeouts;
-use crate::config::upstream::UpstreamTlsSpec;
 use crate::header::TrustedProxies;
 use crate::header::is_editable;
-use crate::hostname::Hostname;
 use crate::name::CertificateName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
-use crate::name::UpstreamName;
 use crate::path::EncodedSlash;
 
 const MAX_WORKERS: i64 = 1024;
@@ -195,72 +183,6 @@ impl FileReader<'_> {
         }
     }
 
-    pub(super) fn upstream(&mut self, name: &str, raw: &RawUpstream) {
-        let at = format!("upstreams.{name}");
-        if raw.endpoints.is_empty() {
-            let message = "an upstream has at least one endpoint".to_owned();
-            self.error(raw.endpoints.span(), message);
-        }
-        let mut endpoints: Vec<EndpointSpec> = Vec::with_capacity(raw.endpoints.len());
-        for text in raw.endpoints.iter() {
-            let Some(endpoint) = self.text(text, "endpoint", parse_endpoint) else {
-                continue;
-            };
-            if endpoints.contains(&endpoint) {
-                self.error(
-                    text.span(),
-                    format!("the endpoint '{endpoint}' is listed twice"),
-                );
-                continue;
-            }
-            endpoints.push(endpoint);
-        }
-        let tls = raw.tls.as_ref().map(|tls| UpstreamTlsSpec {
-            server_name: tls.server_name.as_ref().and_then(|text| {
-                let host = self.text(text, "host name", Hostname::parse)?;
-                match host {
-                    Hostname::Exact(name) => Some(name.into()),
-                    Hostname::Wildcard(_) => {
-                        let message = format!("'{}' is no server name: it is a wildcard", **text);
-                        self.error(text.span(), message);
-                        None
-                    }
-                }
-            }),
-            ca_file: tls.ca_file.as_ref().map(|text| {
-                self.place(format!("{at}.tls.ca-file"), text.span());
-                self.file(text)
-            }),
-        });
-        let mut timeouts = UpstreamTimeouts::default();
-        if let Some(raw) = &raw.timeouts {
-            self.duration(raw.connect.as_ref(), &mut timeouts.connect);
-            self.duration(raw.first_byte.as_ref(), &mut timeouts.first_byte);
-            self.duration(raw.body_idle.as_ref(), &mut timeouts.body_idle);
-            self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
-        }
-        let mut idle_connections = DEFAULT_IDLE_CONNECTIONS;
-        let idle = raw.idle_connections.as_ref();
-        self.count(idle, "idle-connections", 100_000, &mut idle_connections);
-        let spec = UpstreamSpec {
-            endpoints,
-            balance: match raw.balance {
-                None | Some(RawBalance::RoundRobin) => Balance::RoundRobin,
-                Some(RawBalance::LeastRequests) => Balance::LeastRequests,
-            },
-            protocol: match raw.protocol {
-                None | Some(RawProtocol::Http1) => UpstreamProtocol::Http1,
-                Some(RawProtocol::Http2) => UpstreamProtocol::Http2,
-            },
-            tls,
-            timeouts,
-            idle_connections,
-        };
-        if let Some(name) = self.item_name(&at, name, UpstreamName::parse) {
-            self.reading.config.upstreams.insert(name, spec);
-        }
-    }
-
     pub(super) fn policy(&mut self, name: &str, raw: &RawPolicy) {
         let at = format!("policies.{name}");
         let spec = HeadersSpec {
@@ -318,7 +240,7 @@ impl FileReader<'_> {
         Some(name)
     }
 
-    fn item_name<N>(
+    pub(super) fn item_name<N>(
         &mut self,
         at: &str,
         name: &str,
@@ -393,32 +315,4 @@ fn parse_network(text: &str) -> Result<IpNet, &'static str> {
         return Err("it has bits set behind its prefix length");
     }
     Ok(network)
-}
-
-fn parse_endpoint(text: &str) -> Result<EndpointSpec, &'static str> {
-    const FORM: &str = "write a host and a port, as in 10.0.0.7:8080";
-    if text.contains("://") {
-        return Err("it has no scheme; TLS is set by the upstream's tls table");
-    }
-    if let Ok(addr) = text.parse::<SocketAddr>() {
-        if addr.port() == 0 {
-            return Err("a port is a number from 1 to 65535");
-        }
-        return Ok(EndpointSpec {
-            host: addr.ip().to_string(),
-            port: addr.port(),
-        });
-    }
-    let (host, port) = text.rsplit_once(':').ok_or(FORM)?;
-    let port = match port.parse::<u16>() {
-        Ok(port) if port > 0 => port,
-        _ => return Err("a port is a number from 1 to 65535"),
-    };
-    match Hostname::parse(host) {
-        Ok(Hostname::Exact(host)) => Ok(EndpointSpec {
-            host: host.into(),
-            port,
-        }),
-        _ => Err(FORM),
-    }
 }

@@ -1,8 +1,8 @@
 //! The table against a search that looks at every rule of every route.
 
 use super::*;
-use crate::config::RuleSpec;
 use crate::config::route::PathMatch;
+use crate::config::route::RuleSpec;
 
 /// The documented precedence, least first.
 fn rank(rule: &RuleSpec) -> (u8, usize, bool, usize, usize) {
@@ -27,7 +27,7 @@ fn accepts(rule: &RuleSpec, request: &RequestHead) -> bool {
     let elements = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
     let is_path = match &rule.matches.path {
         PathMatch::Exact(exact) => path == exact,
-        PathMatch::Prefix(prefix) => elements(path).starts_with(&elements(prefix)),
+        PathMatch::Prefix(prefix) => elements(path).starts_with(&elements(prefix.as_str())),
         PathMatch::Regex(regex) => regex.is_match(path),
     };
     let methods = &rule.matches.methods;

@@ -55,12 +55,14 @@ fn texts<'a>(args: &[&'a str]) -> Vec<Arg<'a>> {
 
 fn exchange() -> Exchange {
     let names = ["blue", "green"].map(|name| UpstreamName::parse(name).unwrap());
-    let mut exchange = Exchange::default();
-    exchange.upstreams = Some(Arc::new(Upstreams::new(names)));
-    exchange.response = Some(ResponseHead {
-        status: StatusCode::OK,
-        headers: http::HeaderMap::new(),
-    });
+    let mut exchange = Exchange {
+        upstreams: Some(Arc::new(Upstreams::new(names))),
+        response: Some(ResponseHead {
+            status: StatusCode::OK,
+            headers: http::HeaderMap::new(),
+        }),
+        ..Exchange::default()
+    };
     let headers = &mut exchange.request.headers;
     headers.insert("x-old", HeaderValue::from_static("1"));
     exchange
