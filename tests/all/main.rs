@@ -10,6 +10,8 @@ mod forwarding;
 mod framing;
 mod grpc;
 mod plugins;
+mod policies;
+mod proxy_protocol;
 mod reload;
 mod routing;
 mod support;

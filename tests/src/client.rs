@@ -195,6 +195,11 @@ impl<'t> Tls<'t> {
     }
 
     pub async fn connect(&self, addr: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(TcpStream::connect(addr).await?).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
@@ -206,7 +211,6 @@ impl<'t> Tls<'t> {
             .with_no_client_auth();
         config.alpn_protocols = self.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(self.name.to_owned()).unwrap();
-        let stream = TcpStream::connect(addr).await?;
         let connector = TlsConnector::from(Arc::new(config));
         connector.connect(name, stream).await
     }

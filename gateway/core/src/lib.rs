@@ -18,12 +18,15 @@
 //! | problem, origin | a finding about configuration, and where it is |
 //!
 //! Reading order: [`name`], [`hostname`], [`path`], [`header`], [`request`] (the canonical
-//! request), [`config`] (what may be declared), [`route`] (which rule answers).
+//! request), [`config`] (what may be declared), [`route`] (which rule answers), [`policy`] (what policies
+//! decide).
 
 pub mod config;
 pub mod header;
 pub mod hostname;
 pub mod name;
 pub mod path;
+pub mod policy;
+pub mod proxy_protocol;
 pub mod request;
 pub mod route;

@@ -7,6 +7,7 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod policy;
 pub mod toml;
 
 use std::path::Path;
@@ -56,13 +57,7 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
     for (name, policy) in &config.policies {
         match policy {
             PolicySpec::Plugin(spec) => plugins.insert(name.to_string(), view.plugin(spec)),
-            PolicySpec::Headers(spec) => {
-                let value = object([
-                    ("request-headers", view.edits(&spec.request)),
-                    ("response-headers", view.edits(&spec.response)),
-                ]);
-                policies.insert(name.to_string(), value)
-            }
+            spec => policies.insert(name.to_string(), view.policy(spec)),
         };
     }
     object([
@@ -121,11 +116,7 @@ impl View {
             .map(|(key, value)| (key, self.secret(value)));
         json!({
             "source": path(file),
-            "on-error": match spec.on_error {
-                OnError::Deny => json!("deny"),
-                OnError::Allow => json!("allow"),
-                OnError::Status(status) => json!(status.as_u16()),
-            },
+            "on-error": on_error(spec.on_error),
             "limits": {
                 "cpu": duration(limits.cpu),
                 "time": duration(limits.time),
@@ -217,6 +208,14 @@ impl View {
     }
 }
 
+fn on_error(on_error: OnError) -> Value {
+    match on_error {
+        OnError::Deny => json!("deny"),
+        OnError::Allow => json!("allow"),
+        OnError::Status(status) => json!(status.as_u16()),
+    }
+}
+
 fn runtime(config: &Config) -> Value {
     let spec = &config.runtime;
     object([
@@ -260,10 +259,23 @@ fn listener(spec: &ListenerSpec) -> Value {
     });
     let networks = spec.trusted_proxies.networks().iter();
     let networks: Vec<String> = networks.map(ToString::to_string).collect();
+    let senders = spec.proxy_protocol.as_ref().map(|protocol| {
+        let networks = protocol.from.networks().iter();
+        networks.map(ToString::to_string).collect::<Vec<_>>()
+    });
     object([
         ("bind", json!(spec.bind.to_string())),
         ("tls", json!(tls)),
         ("trusted-proxies", json!(networks)),
+        (
+            "proxy-protocol",
+            json!(match &spec.proxy_protocol {
+                None => "off",
+                Some(protocol) if protocol.is_required => "required",
+                Some(_) => "optional",
+            }),
+        ),
+        ("proxy-protocol-from", json!(senders)),
         (
             "encoded-slash",
             json!(match spec.encoded_slash {
@@ -274,6 +286,7 @@ fn listener(spec: &ListenerSpec) -> Value {
         (
             "timeouts",
             json!({
+                "proxy-header": duration(spec.timeouts.proxy_header),
                 "handshake": duration(spec.timeouts.handshake),
                 "request-head": duration(spec.timeouts.request_head),
                 "keep-alive": duration(spec.timeouts.keep_alive),

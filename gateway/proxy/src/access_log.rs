@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::body::BodyError;
 use crate::connection::Connection;
 use crate::error::ProxyError;
+use crate::policy::Permit;
 use crate::upstream::Pool;
 use crate::worker::View;
 use crate::worker::Worker;
@@ -45,6 +46,8 @@ pub(crate) struct AccessRecord {
     upstream: Option<(Rc<Pool>, usize)>,
     /// The policy that answered, if one did.
     policy: Option<PolicyName>,
+    /// Counted as in flight until the record is dropped.
+    permits: Vec<Permit>,
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     request_bytes: Rc<Cell<u64>>,
@@ -74,6 +77,7 @@ impl AccessRecord {
             rule: None,
             upstream: None,
             policy: None,
+            permits: Vec::new(),
             status: None,
             reason: None,
             request_bytes: Rc::default(),
@@ -101,8 +105,15 @@ impl AccessRecord {
         self.upstream = Some((Rc::clone(pool), endpoint));
     }
 
-    pub(crate) fn answered_by(&mut self, policy: &PolicyName) {
+    /// With a reason, the policy refused the request.
+    pub(crate) fn answered_by(&mut self, policy: &PolicyName, reason: Option<&'static str>) {
         self.policy = Some(policy.clone());
+        self.reason = reason.or(self.reason);
+    }
+
+    /// Keeps what policies count until the request is over.
+    pub(crate) fn hold(&mut self, permits: Vec<Permit>) {
+        self.permits = permits;
     }
 
     pub(crate) fn failed(&mut self, error: &ProxyError) {
@@ -112,6 +123,9 @@ impl AccessRecord {
         | ProxyError::UnknownUpstream { plugin } = error
         {
             self.policy = Some(plugin.clone());
+        }
+        if let ProxyError::BodyTooLarge { policy } = error {
+            self.policy = Some(policy.clone());
         }
     }
 
@@ -140,7 +154,7 @@ impl AccessRecord {
     pub(crate) fn cut(&mut self, error: &BodyError) {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
-            BodyError::Cut(_) => "response-cut",
+            BodyError::Cut(_) | BodyError::TooLarge => "response-cut",
         });
     }
 
@@ -213,6 +227,10 @@ impl AccessRecord {
                 out.text("peer.addr", client);
             }
             _ => out.text("client.addr", client),
+        }
+        if let Some(balancer) = self.connection.balancer {
+            let addr = balancer.ip().to_canonical().to_string();
+            out.text("balancer.addr", addr.as_bytes());
         }
         if let Some(method) = &self.method {
             out.text("method", method.as_str().as_bytes());

@@ -29,6 +29,8 @@ use crate::upstream::Lease;
 pub(crate) enum BodyError {
     #[error("the body stood still for too long")]
     Idle,
+    #[error("the body is larger than a policy allows")]
+    TooLarge,
     #[error("the body ended early")]
     Cut(#[source] hyper::Error),
 }
@@ -73,6 +75,8 @@ impl Inbound {
 pub(crate) struct RequestBody {
     inbound: Option<Inbound>,
     tally: Option<Tally>,
+    /// Bytes that may still come, and whether more did.
+    limit: Option<(u64, Rc<Cell<bool>>)>,
 }
 
 struct Tally {
@@ -102,6 +106,7 @@ impl RequestBody {
         Self {
             inbound: None,
             tally: None,
+            limit: None,
         }
     }
 
@@ -112,7 +117,15 @@ impl RequestBody {
                 bytes,
                 is_over: Rc::default(),
             }),
+            limit: None,
         }
+    }
+
+    /// Ends the body with an error after so many bytes. The cell says whether that happened.
+    pub(crate) fn limit(&mut self, bytes: u64) -> Rc<Cell<bool>> {
+        let is_too_large = Rc::default();
+        self.limit = Some((bytes, Rc::clone(&is_too_large)));
+        is_too_large
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -137,6 +150,15 @@ impl http_body::Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             tally.bytes.set(tally.bytes.get() + data.len() as u64);
+            if let Some((left, is_too_large)) = &mut this.limit {
+                match left.checked_sub(data.len() as u64) {
+                    Some(rest) => *left = rest,
+                    None => {
+                        is_too_large.set(true);
+                        return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                    }
+                }
+            }
         }
         polled
     }

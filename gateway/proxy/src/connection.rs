@@ -4,6 +4,8 @@
 //! request, the idle time between requests. While a request is served the timer rests; bodies have
 //! timers of their own.
 
+mod proxy_header;
+
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::io;
@@ -59,6 +61,8 @@ const H2_PREFACE_START: usize = 4;
 pub(crate) struct Connection {
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
+    /// The load balancer that passed the connection on for `peer`.
+    pub(crate) balancer: Option<SocketAddr>,
     pub(crate) peer_fields: PeerFields,
     pub(crate) scheme: Scheme,
     pub(crate) rules: RequestRules,
@@ -174,9 +178,11 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     permit: Permit,
 ) {
-    let accepted = Accepted::new(&worker, &listener, peer, permit);
-    match open(&worker.clock, &listener, stream).await {
+    let mut accepted = Accepted::new(&worker, &listener, peer, permit);
+    match accepted.open(&worker.clock, &listener, stream).await {
         Ok(opened) => serve_opened(worker, listener, accepted, opened).await,
+        // A health check that connects and leaves is no failure.
+        Err(error) if proxy_header::is_silence(&error) => {}
         Err(error) => {
             worker.stats.handshakes_failed.add(1);
             let error = &error as &dyn std::error::Error;
@@ -188,6 +194,8 @@ pub(crate) async fn serve(
 /// A connection from accept on.
 pub(crate) struct Accepted {
     peer: SocketAddr,
+    /// What a PROXY protocol header said.
+    balanced: Option<Balanced>,
     watch: Rc<Watch>,
     open: (Registered, Permit),
 }
@@ -212,10 +220,41 @@ impl Accepted {
         let registered = worker.connections.insert(Rc::clone(&watch));
         Self {
             peer,
+            balanced: None,
             watch,
             open: (registered, permit),
         }
     }
+
+    async fn open(
+        &mut self,
+        clock: &Clock,
+        listener: &Listener,
+        mut stream: TcpStream,
+    ) -> io::Result<Opened> {
+        if let Some(protocol) = &listener.spec.proxy_protocol {
+            let limit = listener.spec.timeouts.proxy_header;
+            let read = proxy_header::read(&mut stream, self.peer.ip(), protocol);
+            let read = clock.timeout(limit, read).await;
+            let read = read.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+            if let Some((client, destination)) = read {
+                let balancer = std::mem::replace(&mut self.peer, client);
+                self.balanced = Some(Balanced {
+                    balancer,
+                    destination,
+                });
+            }
+        }
+        open(clock, listener, stream).await
+    }
+}
+
+/// A connection that a load balancer passed on with a header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Balanced {
+    pub(crate) balancer: SocketAddr,
+    /// The address that the client connected to.
+    destination: SocketAddr,
 }
 
 /// A connection whose protocol is known.
@@ -232,13 +271,25 @@ pub(crate) async fn serve_opened(
     opened: Opened,
 ) {
     let _counted = PanicCount(&worker);
-    let Accepted { peer, watch, open } = accepted;
+    let Accepted {
+        peer,
+        balanced,
+        watch,
+        open,
+    } = accepted;
     let Opened { stream, is_h2, tls } = opened;
     let is_tls = tls.is_some();
     watch.timer.arm(watch.request_head);
     let connection = Rc::new(Connection {
-        peer_fields: PeerFields::new(peer.ip(), is_tls, listener.socket.addr.port()),
+        peer_fields: PeerFields::new(
+            peer.ip(),
+            is_tls,
+            balanced
+                .map_or(listener.socket.addr, |b| b.destination)
+                .port(),
+        ),
         peer,
+        balancer: balanced.map(|b| b.balancer),
         scheme: if is_tls { Scheme::Https } else { Scheme::Http },
         rules: RequestRules {
             encoded_slash: listener.spec.encoded_slash,

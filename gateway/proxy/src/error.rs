@@ -68,6 +68,8 @@ pub(crate) enum ProxyError {
     },
     #[error("the request body could not be read")]
     RequestBody,
+    #[error("the request body is larger than policy {policy} allows")]
+    BodyTooLarge { policy: PolicyName },
 }
 
 /// Whose fault it was.
@@ -98,6 +100,7 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Plugin { status, .. } => *status,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -128,14 +131,17 @@ impl ProxyError {
                 "upstream-protocol"
             }
             Self::RequestBody => "request-body",
+            Self::BodyTooLarge { .. } => "body-size",
         }
     }
 
     pub(crate) fn side(&self) -> Side {
         match self {
-            Self::Request(_) | Self::Misdirected | Self::NoRoute | Self::RequestBody => {
-                Side::Downstream
-            }
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::RequestBody
+            | Self::BodyTooLarge { .. } => Side::Downstream,
             Self::Rewrite(_) => Side::Gateway,
             Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
                 Side::Plugin
@@ -153,7 +159,10 @@ impl ProxyError {
     /// request boundary in doubt.
     pub(crate) fn closes(&self) -> bool {
         match self {
-            Self::Request(_) | Self::RequestBody | Self::Aborted { .. } => true,
+            Self::Request(_)
+            | Self::RequestBody
+            | Self::BodyTooLarge { .. }
+            | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::Rewrite(_)

@@ -1,15 +1,27 @@
 //! The policies of a rule: forwards on the request, backwards on the response.
 //!
 //! What a plugin's failure means is decided here, by its `on-error`: the request is answered, or
-//! goes on as if the plugin were not there.
+//! goes on as if the plugin were not there. What a built-in policy does stands in its own file
+//! below `policy/`; [`native`] calls it.
 
+mod basic_auth;
+mod concurrency;
+mod cors;
+mod forward_auth;
+mod maintenance;
+mod native;
+mod rate_limit;
+mod redirect;
+mod request_id;
+mod security_headers;
+
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
 use postern_core::config::PluginSpec;
 use postern_core::config::plugin::OnError;
-use postern_core::config::policy::HeadersSpec;
 use postern_core::name::PolicyName;
 use postern_wasm::Action;
 use postern_wasm::Exchange;
@@ -18,14 +30,19 @@ use postern_wasm::PluginError;
 use postern_wasm::PluginWorker;
 use postern_wasm::exchange::LocalResponse;
 
+pub(crate) use self::concurrency::Permit;
+pub(crate) use self::native::Effects;
+pub(crate) use self::native::NativePolicy;
+use self::native::Turn;
 use crate::error::ProxyError;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Rule;
 use crate::worker::View;
+use crate::worker::Worker;
 
 /// One step on request and response, ready to run.
 pub(crate) enum Policy {
-    Headers(HeadersSpec),
+    Native(NativePolicy),
     Plugin(LivePlugin),
 }
 
@@ -47,28 +64,49 @@ impl LivePlugin {
 /// What the policies decided on a request.
 pub(crate) enum Verdict {
     Continue,
-    /// Answer with this; `by` made it.
+    /// Answer with this; `by` made it. A `reason` makes it a refusal, and its label.
     Respond {
         response: LocalResponse,
         by: PolicyName,
+        reason: Option<&'static str>,
     },
 }
 
 /// The policies of one rule for one request.
 pub(crate) struct PolicyChain<'c> {
+    worker: &'c Rc<Worker>,
     view: &'c View,
     policies: &'c [PolicyIndex],
     /// How many have seen the request: those see the response as well.
     passed: usize,
+    client: IpAddr,
+    /// Plugins see no response that stands for a failure.
+    skips_plugins: bool,
+    pub(crate) effects: Effects,
 }
 
 impl<'c> PolicyChain<'c> {
-    pub(crate) fn new(view: &'c View, rule: &'c Rule) -> Self {
+    pub(crate) fn new(
+        worker: &'c Rc<Worker>,
+        view: &'c View,
+        rule: &'c Rule,
+        client: IpAddr,
+        body_length: Option<u64>,
+    ) -> Self {
         Self {
+            worker,
             view,
             policies: &rule.policies,
             passed: 0,
+            client,
+            skips_plugins: false,
+            effects: Effects::of_body(body_length),
         }
+    }
+
+    /// The response is the gateway's own page for a failure: built-in policies alone see it.
+    pub(crate) fn has_failed(&mut self) {
+        self.skips_plugins = true;
     }
 
     /// In order, until one answers. Route choices come first, so that every policy on the request
@@ -92,7 +130,24 @@ impl<'c> PolicyChain<'c> {
         for &index in self.policies {
             self.passed += 1;
             match &*self.view.snapshot.policies[index] {
-                Policy::Headers(spec) => spec.request.apply(&mut exchange.request.headers),
+                Policy::Native(native) => {
+                    let turn = Turn {
+                        worker: self.worker,
+                        view: self.view,
+                        exchange,
+                        effects: &mut self.effects,
+                        client: self.client,
+                        position: self.passed,
+                    };
+                    if let Some((response, reason)) = native.on_request(turn).await {
+                        let by = native.name.clone();
+                        return Ok(Verdict::Respond {
+                            response,
+                            by,
+                            reason,
+                        });
+                    }
+                }
                 Policy::Plugin(live) => {
                     let Some(worker) = &self.view.plugins[index] else {
                         continue;
@@ -105,7 +160,11 @@ impl<'c> PolicyChain<'c> {
                         Ok(Action::Next) => {}
                         Ok(Action::Respond(response)) => {
                             let by = live.name.clone();
-                            return Ok(Verdict::Respond { response, by });
+                            return Ok(Verdict::Respond {
+                                response,
+                                by,
+                                reason: None,
+                            });
                         }
                         Ok(Action::Abort) => {
                             let plugin = live.name.clone();
@@ -126,13 +185,21 @@ impl<'c> PolicyChain<'c> {
         exchange: &mut Exchange,
         mut replace: impl FnMut(&mut Exchange, LocalResponse, &PolicyName),
     ) -> Result<(), ProxyError> {
-        for &index in self.policies[..self.passed].iter().rev() {
+        let seen = self.policies[..self.passed].iter().enumerate();
+        for (before, &index) in seen.rev() {
             match &*self.view.snapshot.policies[index] {
-                Policy::Headers(spec) => {
-                    if let Some(response) = &mut exchange.response {
-                        spec.response.apply(&mut response.headers);
-                    }
+                Policy::Native(native) => {
+                    let turn = Turn {
+                        worker: self.worker,
+                        view: self.view,
+                        exchange,
+                        effects: &mut self.effects,
+                        client: self.client,
+                        position: before + 1,
+                    };
+                    native.on_response(turn);
                 }
+                Policy::Plugin(_) if self.skips_plugins => {}
                 Policy::Plugin(live) => {
                     let Some(worker) = &self.view.plugins[index] else {
                         continue;
@@ -167,7 +234,7 @@ impl<'c> PolicyChain<'c> {
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
         match &*self.view.snapshot.policies[index] {
             Policy::Plugin(live) => Some((live, self.view.plugins[index].as_ref()?)),
-            Policy::Headers(_) => None,
+            Policy::Native(_) => None,
         }
     }
 

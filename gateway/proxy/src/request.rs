@@ -2,6 +2,7 @@
 //!
 //! [`handle`] cannot fail: errors end in it. [`forward`] only knows success, one phase a statement.
 
+mod subrequest;
 mod tunnel;
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ use postern_core::route::rewrite;
 use postern_wasm::Exchange;
 use postern_wasm::exchange::ResponseHead;
 
+pub(crate) use self::subrequest::subrequest;
 use crate::access_log::AccessRecord;
 use crate::body::Progress;
 use crate::body::RequestBody;
@@ -39,6 +41,7 @@ use crate::clock::Timer;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::error::Side;
+use crate::policy::Effects;
 use crate::policy::PolicyChain;
 use crate::policy::Verdict;
 use crate::response;
@@ -144,30 +147,28 @@ async fn forward(
         .write(&mut head.headers, &host, is_trusted);
 
     let mut exchange = Exchange::new(head);
+    exchange.id = record.id();
     if rule.has_plugins {
-        introduce(
-            &mut exchange,
-            view,
-            connection,
-            rule,
-            client,
-            record.id(),
-            parts.version,
-        );
+        introduce(&mut exchange, view, connection, rule, client, parts.version);
     }
-    let mut chain = PolicyChain::new(view, rule);
+    let mut chain = PolicyChain::new(worker, view, rule, client, body.size_hint().exact());
     let verdict = if rule.policies.is_empty() {
-        Verdict::Continue
+        Ok(Verdict::Continue)
     } else {
         // Boxed, here and below, because what waits in it is large: every request would move it.
-        Box::pin(chain.on_request(&mut exchange)).await?
+        Box::pin(chain.on_request(&mut exchange)).await
     };
-    let mut answer = match verdict {
-        Verdict::Respond { response, by } => {
-            record.answered_by(&by);
-            Answer::Response(response::of_plugin(response))
+    record.hold(std::mem::take(&mut chain.effects.permits));
+    let answer = match verdict {
+        Ok(Verdict::Respond {
+            response,
+            by,
+            reason,
+        }) => {
+            record.answered_by(&by, reason);
+            Ok(Answer::Response(response::of_plugin(response)))
         }
-        Verdict::Continue => {
+        Ok(Verdict::Continue) => {
             let keeps_request = chain.has_response_phase();
             let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
             let going = Going {
@@ -175,10 +176,23 @@ async fn forward(
                 view,
                 connection,
                 rule,
+                effects: &chain.effects,
             };
             going
                 .act(&mut exchange, body, upgrade, keeps_request, record)
-                .await?
+                .await
+        }
+        Err(error) => Err(error),
+    };
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(error) if rule.policies.is_empty() => return Err(error),
+        // Built-in policies have their say on the page for it too.
+        Err(error) => {
+            log_error(&error, record.id());
+            record.failed(&error);
+            chain.has_failed();
+            Answer::Response(response::of_error(&error, record.id(), connection.is_h2))
         }
     };
 
@@ -205,7 +219,7 @@ async fn respond(
     let mut replacement = None;
     chain
         .on_response(exchange, |exchange, local, by| {
-            record.answered_by(by);
+            record.answered_by(by, None);
             exchange.response = Some(ResponseHead {
                 status: local.status,
                 headers: local.headers,
@@ -234,6 +248,7 @@ struct Going<'g> {
     view: &'g Rc<View>,
     connection: &'g Rc<Connection>,
     rule: &'g Rule,
+    effects: &'g Effects,
 }
 
 impl Going<'_> {
@@ -294,12 +309,14 @@ impl Going<'_> {
         let clock = &self.worker.clock;
         let of_upstream = lease.upstream().spec.timeouts.first_byte;
         let limit = self.rule.first_byte.unwrap_or(of_upstream);
-        let body = if body.is_end_stream() {
+        let mut body = if body.is_end_stream() {
             RequestBody::empty()
         } else {
             let idle = self.connection.listener.spec.timeouts.body_idle;
             RequestBody::new(body, clock.timer(), idle, record.request_bytes())
         };
+        let limit_of_body = self.effects.body_limit.as_ref();
+        let excess = limit_of_body.map(|(limit, policy)| (body.limit(*limit), policy));
         let upload = body.progress();
         let is_upgrade = upgrade.is_some();
         let request = upstream_request(
@@ -322,7 +339,12 @@ impl Going<'_> {
             let sending = Box::pin(sender.send(*request, &upload));
             sent = first_byte(sending, &timer, limit, &upload).await;
         }
-        let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
+        let mut response = sent.map_err(|unsent| match &excess {
+            Some((is_too_large, policy)) if is_too_large.get() => ProxyError::BodyTooLarge {
+                policy: (*policy).clone(),
+            },
+            _ => unsent.into_error(&lease),
+        })?;
         timer.disarm();
         if !has_plain_framing(response.headers()) {
             // Dropping the sender closes the connection, whose next bytes mean nothing.
@@ -541,10 +563,8 @@ fn introduce(
     connection: &Connection,
     rule: &Rule,
     client: std::net::IpAddr,
-    id: u64,
     version: http::Version,
 ) {
-    exchange.id = id;
     exchange.version = version;
     exchange.peer = Some(connection.peer);
     exchange.client = Some(client);

@@ -226,7 +226,7 @@ fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker
     let plugin = |policy: &Arc<Policy>| match (&**policy, plugins.get(&Arc::as_ptr(policy))) {
         (_, Some(plugin)) => (*plugin).clone(),
         (Policy::Plugin(live), None) => Some(Rc::new(live.plugin.worker())),
-        (Policy::Headers(_), None) => None,
+        (Policy::Native(_), None) => None,
     };
     let routes = snapshot.config.routes.iter();
     View {

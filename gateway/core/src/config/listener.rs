@@ -8,6 +8,8 @@ use crate::header::TrustedProxies;
 use crate::name::CertificateName;
 use crate::path::EncodedSlash;
 
+/// From accept to the end of a PROXY protocol header.
+pub const DEFAULT_PROXY_HEADER: Duration = Duration::from_secs(5);
 /// From accept to the end of the TLS handshake.
 pub const DEFAULT_HANDSHAKE: Duration = Duration::from_secs(10);
 /// From accept, or from the first byte of a later request, to the end of the request head.
@@ -32,9 +34,20 @@ pub struct ListenerSpec {
     /// `None`: clear text.
     pub tls: Option<TlsSpec>,
     pub trusted_proxies: TrustedProxies,
+    /// `None`: no header of the PROXY protocol is looked for.
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
     pub encoded_slash: EncodedSlash,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
+}
+
+/// A load balancer that says who the client is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProxyProtocolSpec {
+    /// Whether a connection without header is closed.
+    pub is_required: bool,
+    /// Who may send one.
+    pub from: TrustedProxies,
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -56,6 +69,7 @@ pub enum TlsVersion {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ListenerTimeouts {
+    pub proxy_header: Duration,
     pub handshake: Duration,
     pub request_head: Duration,
     pub keep_alive: Duration,
@@ -65,6 +79,7 @@ pub struct ListenerTimeouts {
 impl Default for ListenerTimeouts {
     fn default() -> Self {
         Self {
+            proxy_header: DEFAULT_PROXY_HEADER,
             handshake: DEFAULT_HANDSHAKE,
             request_head: DEFAULT_REQUEST_HEAD,
             keep_alive: DEFAULT_KEEP_ALIVE,

@@ -3,6 +3,8 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod policy;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -42,6 +44,8 @@ impl<T: JsonSchema> JsonSchema for At<T> {
         T::json_schema(generator)
     }
 }
+
+pub(super) use policy::*;
 
 type Text = At<String>;
 type Table<T> = BTreeMap<String, T>;
@@ -113,10 +117,25 @@ pub(super) struct RawListener {
     pub tls: Option<RawTls>,
     /// Networks whose X-Forwarded-* fields are believed, as in "10.0.0.0/8". Default: none.
     pub trusted_proxies: Option<Vec<Text>>,
+    /// Whether a load balancer in front says who the client is, by PROXY protocol version 1 or 2.
+    /// "required": every connection begins with a header. "optional": one may be missing, as with
+    /// health checks. Default: "off".
+    pub proxy_protocol: Option<At<RawProxyProtocol>>,
+    /// Networks that may send the header. From elsewhere, "required" closes the connection and
+    /// "optional" takes it as it is. Needed unless `proxy-protocol` is "off".
+    pub proxy_protocol_from: Option<Vec<Text>>,
     /// What to do with %2F in a path. Default: "reject".
     pub encoded_slash: Option<RawEncodedSlash>,
     pub timeouts: Option<RawListenerTimeouts>,
     pub limits: Option<RawListenerLimits>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawProxyProtocol {
+    Off,
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -148,7 +167,9 @@ pub(super) enum RawTlsVersion {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawListenerTimeouts {
-    /// From accept to the end of the TLS handshake. Default: "10s".
+    /// From accept to the end of a PROXY protocol header. Default: "5s".
+    pub proxy_header: Option<Text>,
+    /// From there to the end of the TLS handshake. Default: "10s".
     pub handshake: Option<Text>,
     /// From accept to the end of the request head. Default: "10s".
     pub request_head: Option<Text>,
@@ -266,15 +287,6 @@ pub(super) struct RawPluginLimits {
     pub instances: Option<At<i64>>,
     /// Log lines a second. Default: 100.
     pub log_lines: Option<At<i64>>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawPolicy {
-    /// Edits of request fields.
-    pub request_headers: Option<RawHeaderEdits>,
-    /// Edits of response fields.
-    pub response_headers: Option<RawHeaderEdits>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

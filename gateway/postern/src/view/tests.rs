@@ -17,8 +17,10 @@ bind = "127.0.0.1:9999"
 [listeners.http]
 bind = "0.0.0.0:8080"
 trusted-proxies = ["10.0.0.0/8", "::1"]
+proxy-protocol = "optional"
+proxy-protocol-from = ["10.0.0.0/8"]
 encoded-slash = "keep"
-timeouts = { handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s" }
+timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s" }
 limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9 }
 [listeners.https]
 bind = "[::]:8443"
@@ -41,8 +43,86 @@ on-error = 429
 limits = { cpu = "1ms", time = "2s", memory = "1GiB", instances = 3, log-lines = 4 }
 config = { token = "canary", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
 [policies.edit]
+kind = "headers"
 request-headers = { remove = ["x-a"], set = { x-b = "canary" }, add = { x-c = "2" } }
 response-headers = { set = { server = "x" } }
+[policies.limit]
+kind = "rate-limit"
+rate = "100/m"
+burst = 7
+key = "header:x-key"
+keys = 100
+status = 503
+headers = false
+[policies.staff]
+kind = "basic-auth"
+users-file = "/users"
+realm = "staff"
+user-header = "x-user"
+keep-credentials = true
+[policies.body]
+kind = "body-size"
+limit = "3MiB"
+[policies.flight]
+kind = "concurrency"
+requests = 4
+key = "cookie:id"
+keys = 9
+status = 429
+[policies.cors]
+kind = "cors"
+origins = ["https://a.test", "https://*.a.test:8443"]
+methods = ["GET"]
+headers = ["x-a"]
+expose = ["x-b"]
+credentials = true
+max-age = "1m"
+[policies.ask]
+kind = "forward-auth"
+upstream = "b"
+path = "/verify?x=1"
+host = "auth.test:8443"
+request-headers = ["cookie"]
+upstream-headers = ["x-user"]
+client-headers = ["x-seen"]
+signin = "https://auth.test/in"
+signin-parameter = "to"
+timeout = "2s"
+on-unavailable = 502
+cache = "30s"
+cache-key = ["x-api-key"]
+[policies.access]
+kind = "ip-access"
+allow = ["10.0.0.0/8"]
+deny = ["10.0.0.1", "2001:db8::/32"]
+[policies.repair]
+kind = "maintenance"
+on = false
+status = 502
+retry-after = "5m"
+content-type = "text/plain"
+body = "back soon"
+allow = ["127.0.0.1"]
+[policies.https]
+kind = "redirect"
+status = 301
+scheme = "https"
+host = "a.test"
+port = 8443
+path = "/x"
+[policies.id]
+kind = "request-id"
+header = "x-trace"
+keep = true
+[policies.security]
+kind = "security-headers"
+hsts = { max-age = "730d", include-subdomains = true, preload = true }
+nosniff = false
+frame-options = "DENY"
+referrer-policy = "no-referrer"
+content-security-policy = "default-src 'self'"
+permissions-policy = "camera=()"
+overwrite = true
 [[routes]]
 hosts = ["a.test", "*.a.test"]
 rules = [
@@ -69,8 +149,9 @@ fn what_is_printed_is_read_back_as_the_same() {
     for text in [
         EVERY_KEY,
         "[upstreams.b]\nendpoints = ['127.0.0.1:1']",
-        "[policies.nothing]\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
+        "[policies.nothing]\nkind = 'headers'\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
         "[listeners.a]\nbind = '[::]:0'",
+        "policies.a = { kind = 'cors', origins = ['*'] }\npolicies.b = { kind = 'maintenance' }\npolicies.c = { kind = 'security-headers', hsts = {} }\npolicies.d = { kind = 'request-id' }\npolicies.e = { kind = 'concurrency', requests = 1 }\npolicies.f = { kind = 'rate-limit', rate = '3/d' }",
     ] {
         let first = read(text);
         let printed = toml::render(&config(&first, Secrets::Shown));

@@ -38,6 +38,7 @@ use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
 use crate::policy::LivePlugin;
+use crate::policy::NativePolicy;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
@@ -178,29 +179,60 @@ impl Build<'_> {
 
     async fn policies(&mut self) -> Vec<Arc<Policy>> {
         let mut policies = Vec::with_capacity(self.config.policies.len());
-        for (name, spec) in &self.config.policies {
-            match spec {
-                PolicySpec::Headers(spec) => {
-                    policies.push(Arc::new(Policy::Headers(spec.clone())));
-                }
-                PolicySpec::Plugin(spec) => {
-                    if let Some(policy) = self.plugin(name, spec).await {
-                        policies.push(policy);
-                    }
-                }
+        let live: HashMap<_, _> = match self.previous {
+            Some(previous) => {
+                let names = previous.config.policies.keys();
+                names.zip(&previous.policies).collect()
             }
+            None => HashMap::new(),
+        };
+        for (name, spec) in &self.config.policies {
+            let live = live.get(name).copied();
+            let policy = match spec {
+                PolicySpec::Plugin(spec) => self.plugin(name, spec, live).await,
+                spec => self.native(name, spec, live),
+            };
+            policies.extend(policy);
         }
         policies
     }
 
-    async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
+    /// A built-in policy. An equal one is taken over with what it counts.
+    fn native(
+        &mut self,
+        name: &PolicyName,
+        spec: &PolicySpec,
+        live: Option<&Arc<Policy>>,
+    ) -> Option<Arc<Policy>> {
+        let file = match spec.file() {
+            Some((key, path)) => Some(self.file(path, &format!("policies.{name}.{key}"))?),
+            None => None,
+        };
+        if let Some(policy) = live
+            && let Policy::Native(live) = &**policy
+            && live.is_from(spec, file.as_deref())
+        {
+            return Some(Arc::clone(policy));
+        }
+        match NativePolicy::new(name.clone(), spec.clone(), file) {
+            Ok(policy) => Some(Arc::new(Policy::Native(policy))),
+            Err(error) => {
+                let key = spec.file().map_or("kind", |(key, _)| key);
+                self.problem(&format!("policies.{name}.{key}"), with_causes(&error));
+                None
+            }
+        }
+    }
+
+    async fn plugin(
+        &mut self,
+        name: &PolicyName,
+        spec: &PluginSpec,
+        live: Option<&Arc<Policy>>,
+    ) -> Option<Arc<Policy>> {
         let at = format!("plugins.{name}");
         let PluginSource::File(path) = &spec.source;
         let bytes = self.file(path, &format!("{at}.source"))?;
-        let live = self.previous.and_then(|p| {
-            let position = p.config.policies.keys().position(|other| other == name)?;
-            p.policies.get(position)
-        });
         if let Some(policy) = live
             && let Policy::Plugin(live) = &**policy
             && live.is_from(spec, &bytes)
@@ -337,7 +369,8 @@ fn rules(config: &Config) -> Vec<Vec<Rule>> {
                 has_plugins: spec
                     .policies
                     .iter()
-                    .any(|name| matches!(config.policies.get(name), Some(PolicySpec::Plugin(_)))),
+                    .filter_map(|name| config.policies.get(name))
+                    .any(|policy| policy.plugin().is_some()),
                 first_byte: spec.first_byte,
                 spec: spec.clone(),
             }

@@ -44,17 +44,18 @@ impl Materials {
     /// Every file that the configuration names.
     pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         let certificates = config.certificates.values();
-        let plugins = config.policies.values().filter_map(|policy| match policy {
-            PolicySpec::Plugin(plugin) => Some(match &plugin.source {
-                PluginSource::File(path) => path.clone(),
-            }),
-            PolicySpec::Headers(_) => None,
+        let plugins = config.policies.values().filter_map(PolicySpec::plugin);
+        let plugins = plugins.map(|plugin| match &plugin.source {
+            PluginSource::File(path) => path.clone(),
         });
+        let policies = config.policies.values().filter_map(PolicySpec::file);
+        let policies = policies.map(|(_, path)| path.to_owned());
         let roots = config.upstreams.values();
         let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
         certificates
             .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
             .chain(plugins)
+            .chain(policies)
             .chain(roots)
             .collect()
     }

@@ -23,8 +23,8 @@ use super::raw::RawListener;
 use super::raw::RawLogFormat;
 use super::raw::RawOnError;
 use super::raw::RawPlugin;
-use super::raw::RawPolicy;
 use super::raw::RawProtocol;
+use super::raw::RawProxyProtocol;
 use super::raw::RawRuntime;
 use super::raw::RawTls;
 use super::raw::RawTlsVersion;
@@ -38,6 +38,7 @@ use crate::config::listener::CertificateSpec;
 use crate::config::listener::ListenerLimits;
 use crate::config::listener::ListenerSpec;
 use crate::config::listener::ListenerTimeouts;
+use crate::config::listener::ProxyProtocolSpec;
 use crate::config::listener::TlsSpec;
 use crate::config::listener::TlsVersion;
 use crate::config::plugin::OnError;
@@ -45,7 +46,6 @@ use crate::config::plugin::PluginLimits;
 use crate::config::plugin::PluginSource;
 use crate::config::plugin::PluginSpec;
 use crate::config::policy::HeaderEdits;
-use crate::config::policy::HeadersSpec;
 use crate::config::policy::PolicySpec;
 use crate::config::problem::Problem;
 use crate::config::upstream::Balance;
@@ -139,8 +139,10 @@ impl FileReader<'_> {
         let networks = networks
             .filter_map(|text| self.text(text, "network", parse_network))
             .collect();
+        let proxy_protocol = self.proxy_protocol(raw);
         let mut timeouts = ListenerTimeouts::default();
         if let Some(raw) = &raw.timeouts {
+            self.duration(raw.proxy_header.as_ref(), &mut timeouts.proxy_header);
             self.duration(raw.handshake.as_ref(), &mut timeouts.handshake);
             self.duration(raw.request_head.as_ref(), &mut timeouts.request_head);
             self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
@@ -175,6 +177,7 @@ impl FileReader<'_> {
                 bind,
                 tls,
                 trusted_proxies: TrustedProxies::new(networks),
+                proxy_protocol,
                 encoded_slash: match raw.encoded_slash {
                     None | Some(RawEncodedSlash::Reject) => EncodedSlash::Reject,
                     Some(RawEncodedSlash::Keep) => EncodedSlash::Keep,
@@ -184,6 +187,28 @@ impl FileReader<'_> {
             };
             self.reading.config.listeners.insert(name, spec);
         }
+    }
+
+    fn proxy_protocol(&mut self, raw: &RawListener) -> Option<ProxyProtocolSpec> {
+        let from = raw.proxy_protocol_from.as_deref().unwrap_or_default();
+        let networks = self.networks(from);
+        let mode = raw.proxy_protocol.as_ref();
+        let is_required = match mode.map(|mode| **mode) {
+            None | Some(RawProxyProtocol::Off) => return None,
+            Some(RawProxyProtocol::Optional) => false,
+            Some(RawProxyProtocol::Required) => true,
+        };
+        if from.is_empty() {
+            self.error_with_help(
+                mode.map_or(0..0, At::span),
+                "nobody may send a header of the PROXY protocol".to_owned(),
+                "list the load balancers: proxy-protocol-from = [\"10.0.0.0/8\"]",
+            );
+        }
+        Some(ProxyProtocolSpec {
+            is_required,
+            from: TrustedProxies::new(networks),
+        })
     }
 
     fn tls(&mut self, raw: &RawTls) -> TlsSpec {
@@ -317,7 +342,7 @@ impl FileReader<'_> {
         PluginSource::File(self.file(text))
     }
 
-    fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
+    pub(super) fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
         let found = match &**raw {
             RawOnError::Word(word) => match word.as_str() {
                 "deny" => return Some(OnError::Deny),
@@ -341,15 +366,6 @@ impl FileReader<'_> {
             "write \"deny\", \"allow\" or a status from 400 to 599",
         );
         None
-    }
-
-    pub(super) fn policy(&mut self, name: &str, raw: &RawPolicy) {
-        let at = format!("policies.{name}");
-        let spec = HeadersSpec {
-            request: self.header_edits(raw.request_headers.as_ref()),
-            response: self.header_edits(raw.response_headers.as_ref()),
-        };
-        self.policy_spec(&at, name, PolicySpec::Headers(spec));
     }
 
     fn policy_spec(&mut self, at: &str, name: &str, spec: PolicySpec) {
@@ -388,7 +404,7 @@ impl FileReader<'_> {
         }
     }
 
-    fn field_name(&mut self, text: &At<String>) -> Option<HeaderName> {
+    pub(super) fn field_name(&mut self, text: &At<String>) -> Option<HeaderName> {
         let name = self.text(text, "field name", |text| {
             HeaderName::from_bytes(text.as_bytes()).map_err(|_| "it is no token")
         })?;
@@ -400,7 +416,7 @@ impl FileReader<'_> {
         Some(name)
     }
 
-    fn item_name<N>(
+    pub(super) fn item_name<N>(
         &mut self,
         at: &str,
         name: &str,
@@ -430,7 +446,11 @@ impl FileReader<'_> {
         *into = duration;
     }
 
-    fn size(&mut self, text: &At<String>, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn size(
+        &mut self,
+        text: &At<String>,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Option<u64> {
         let size = self.text(text, "size", units::size)?;
         if !range.contains(&size) {
             let (low, high) = (range.start() >> 10, range.end() >> 10);
@@ -441,7 +461,13 @@ impl FileReader<'_> {
         Some(size)
     }
 
-    fn count(&mut self, number: Option<&At<i64>>, what: &str, most: i64, into: &mut u32) {
+    pub(super) fn count(
+        &mut self,
+        number: Option<&At<i64>>,
+        what: &str,
+        most: i64,
+        into: &mut u32,
+    ) {
         if let Some(number) = number {
             // The range ends well below `u32::MAX`.
             *into = u32::try_from(self.number(number, what, 1..=most)).unwrap_or(u32::MAX);
@@ -454,7 +480,7 @@ fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "write an IP address and a port, as in 127.0.0.1:8080 or [::]:8080")
 }
 
-fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+pub(super) fn parse_network(text: &str) -> Result<IpNet, &'static str> {
     let network: IpNet = match text.parse::<IpAddr>() {
         Ok(addr) => addr.into(),
         Err(_) => text

@@ -1,0 +1,66 @@
+//! A request that the gateway itself sends to an upstream, on behalf of a policy.
+
+use std::rc::Rc;
+
+use http::Response;
+use http::StatusCode;
+use postern_core::header::has_plain_framing;
+use postern_core::name::UpstreamName;
+use postern_core::request::RequestHead;
+
+use super::Unsent;
+use super::downstream_response;
+use super::first_byte;
+use super::upstream_request;
+use crate::body::RequestBody;
+use crate::body::ResponseBody;
+use crate::error::ProxyError;
+use crate::worker::View;
+use crate::worker::Worker;
+
+/// Sends it without body, over the same connections as any request. The caller bounds the time.
+pub(crate) async fn subrequest(
+    worker: &Rc<Worker>,
+    view: &View,
+    upstream: &UpstreamName,
+    mut head: RequestHead,
+) -> Result<Response<ResponseBody>, ProxyError> {
+    // A configuration that names an upstream holds it.
+    let index = view.snapshot.upstream_index(upstream.as_str());
+    let lease = view.pool(index.ok_or(ProxyError::NoRoute)?).lease();
+    let clock = &worker.clock;
+    let limit = lease.upstream().spec.timeouts.first_byte;
+    let body = RequestBody::empty();
+    let upload = body.progress();
+    let request = upstream_request(&mut head, body, &lease, false, false);
+    let timer = clock.timer();
+    let mut sender = lease.connection(clock).await?;
+    timer.arm(limit);
+    let mut sent = first_byte(sender.send(request, &upload), &timer, limit, &upload).await;
+    if let Err(Unsent::Returned(request)) = sent {
+        timer.disarm();
+        sender = lease.fresh_connection(clock).await?;
+        timer.arm(limit);
+        sent = first_byte(sender.send(*request, &upload), &timer, limit, &upload).await;
+    }
+    let response = sent.map_err(|unsent| unsent.into_error(&lease))?;
+    timer.disarm();
+    let (name, endpoint) = (&lease.upstream().name, lease.endpoint());
+    if !has_plain_framing(response.headers()) {
+        return Err(ProxyError::Framing {
+            upstream: name.clone(),
+            endpoint: endpoint.clone(),
+        });
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(ProxyError::UnaskedUpgrade {
+            upstream: name.clone(),
+            endpoint: endpoint.clone(),
+        });
+    }
+    let idle = lease.upstream().spec.timeouts.body_idle;
+    let connection = sender.into_http1();
+    Ok(downstream_response(
+        response, timer, idle, connection, lease, false,
+    ))
+}
