@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod client_auth;
 mod documents;
 mod drain;
 mod foreign;

@@ -5,6 +5,7 @@ mod answers;
 mod forward_auth;
 mod limits;
 mod rate_limit;
+mod traffic;
 
 use std::net::SocketAddr;
 

@@ -224,10 +224,14 @@ async fn a_health_check_without_a_word_is_no_failure_and_half_a_header_is_not_wa
             Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
         }
     }
-    assert_eq!(
-        failed(&gateway.metrics()),
-        "postern_handshakes_failed_total 3"
-    );
+    // The worker counts right after it has closed.
+    let counted = async {
+        while failed(&gateway.metrics()) != "postern_handshakes_failed_total 3" {
+            tokio::task::yield_now().await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(5), counted).await;
+    assert!(counted.is_ok(), "{}", failed(&gateway.metrics()));
 }
 
 #[tokio::test]

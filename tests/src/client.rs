@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::AsyncRead;
@@ -29,6 +30,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certs::Authority;
+use crate::certs::Leaf;
 use crate::upstream::Body;
 use crate::upstream::empty;
 
@@ -181,6 +183,8 @@ pub struct Tls<'t> {
     pub name: &'t str,
     pub alpn: &'t [&'t str],
     pub versions: &'static [&'static rustls::SupportedProtocolVersion],
+    /// The certificate that the client shows if it is asked for one.
+    pub identity: Option<&'t Leaf>,
 }
 
 impl<'t> Tls<'t> {
@@ -191,6 +195,7 @@ impl<'t> Tls<'t> {
             name,
             alpn: &["h2", "http/1.1"],
             versions: rustls::ALL_VERSIONS,
+            identity: None,
         }
     }
 
@@ -200,18 +205,31 @@ impl<'t> Tls<'t> {
 
     /// The same over a connection that is there.
     pub async fn over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(self.name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(self.config()));
+        connector.connect(name, stream).await
+    }
+
+    /// For tests that connect more than once with the same sessions.
+    pub fn config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match self.identity {
+            Some(leaf) => {
+                let chain = CertificateDer::pem_slice_iter(leaf.chain.as_bytes());
+                let chain = chain.collect::<Result<_, _>>().unwrap();
+                let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = self.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(self.name.to_owned()).unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, stream).await
+        config
     }
 }

@@ -21,6 +21,7 @@ use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
+use postern_core::config::listener::ClientAuthSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::config::plugin::OnError;
 use postern_core::config::plugin::PluginSource;
@@ -255,6 +256,10 @@ fn listener(spec: &ListenerSpec) -> Value {
                 "default-certificate",
                 json!(default.map(|name| name.as_str())),
             ),
+            (
+                "client-auth",
+                tls.client_auth.iter().map(client_auth).collect(),
+            ),
         ])
     });
     let networks = spec.trusted_proxies.networks().iter();
@@ -303,6 +308,16 @@ fn listener(spec: &ListenerSpec) -> Value {
             }),
         ),
     ])
+}
+
+fn client_auth(spec: &ClientAuthSpec) -> Value {
+    let hosts: Vec<String> = spec.hosts.iter().map(ToString::to_string).collect();
+    let mode = if spec.is_required {
+        "required"
+    } else {
+        "optional"
+    };
+    json!({ "hosts": hosts, "ca-file": path(&spec.ca_file), "mode": mode })
 }
 
 fn upstream(spec: &UpstreamSpec) -> Value {

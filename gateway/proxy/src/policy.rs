@@ -7,6 +7,7 @@
 mod basic_auth;
 mod concurrency;
 mod cors;
+mod error_pages;
 mod forward_auth;
 mod maintenance;
 mod native;
@@ -179,11 +180,12 @@ impl<'c> PolicyChain<'c> {
     }
 
     /// Backwards over those that have seen the request. A policy may replace the response; those
-    /// before it then see the replacement.
+    /// before it then see the replacement. `replace` is told whose answer it is, or nothing where
+    /// a page changes and who answered does not.
     pub(crate) async fn on_response(
         &mut self,
         exchange: &mut Exchange,
-        mut replace: impl FnMut(&mut Exchange, LocalResponse, &PolicyName),
+        mut replace: impl FnMut(&mut Exchange, LocalResponse, Option<&PolicyName>),
     ) -> Result<(), ProxyError> {
         let seen = self.policies[..self.passed].iter().enumerate();
         for (before, &index) in seen.rev() {
@@ -197,7 +199,9 @@ impl<'c> PolicyChain<'c> {
                         client: self.client,
                         position: before + 1,
                     };
-                    native.on_response(turn);
+                    if let Some(response) = native.on_response(turn) {
+                        replace(exchange, response, None);
+                    }
                 }
                 Policy::Plugin(_) if self.skips_plugins => {}
                 Policy::Plugin(live) => {
@@ -210,7 +214,9 @@ impl<'c> PolicyChain<'c> {
                     exchange.undo = live.spec.on_error == OnError::Allow;
                     match worker.on_response(exchange).await {
                         Ok(Action::Next) => {}
-                        Ok(Action::Respond(response)) => replace(exchange, response, &live.name),
+                        Ok(Action::Respond(response)) => {
+                            replace(exchange, response, Some(&live.name))
+                        }
                         Ok(Action::Abort) => {
                             let plugin = live.name.clone();
                             return Err(ProxyError::Aborted { plugin });

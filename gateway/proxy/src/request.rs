@@ -2,6 +2,7 @@
 //!
 //! [`handle`] cannot fail: errors end in it. [`forward`] only knows success, one phase a statement.
 
+mod facts;
 mod subrequest;
 mod tunnel;
 
@@ -32,6 +33,8 @@ use postern_core::route::rewrite;
 use postern_wasm::Exchange;
 use postern_wasm::exchange::ResponseHead;
 
+use self::facts::client;
+use self::facts::introduce;
 pub(crate) use self::subrequest::subrequest;
 use crate::access_log::AccessRecord;
 use crate::body::Progress;
@@ -129,8 +132,11 @@ async fn forward(
     .map_err(ProxyError::Request)?;
     let client = client(connection, &head);
     record.parsed(&head, client);
-    if let Some(tls) = &connection.tls
-        && !tls.covers(head.authority.host())
+    if let Some((tls, listener)) = connection
+        .tls
+        .as_ref()
+        .zip(connection.listener.tls.as_ref())
+        && !listener.admits(tls, head.authority.host())
     {
         return Err(ProxyError::Misdirected);
     }
@@ -145,6 +151,9 @@ async fn forward(
     connection
         .peer_fields
         .write(&mut head.headers, &host, is_trusted);
+    if let Some(client) = connection.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        client.write(&mut head.headers);
+    }
 
     let mut exchange = Exchange::new(head);
     exchange.id = record.id();
@@ -219,7 +228,9 @@ async fn respond(
     let mut replacement = None;
     chain
         .on_response(exchange, |exchange, local, by| {
-            record.answered_by(by, None);
+            if let Some(by) = by {
+                record.answered_by(by, None);
+            }
             exchange.response = Some(ResponseHead {
                 status: local.status,
                 headers: local.headers,
@@ -554,35 +565,6 @@ async fn first_byte(
         Poll::Pending
     })
     .await
-}
-
-/// Tells plugins what they may ask about.
-fn introduce(
-    exchange: &mut Exchange,
-    view: &View,
-    connection: &Connection,
-    rule: &Rule,
-    client: std::net::IpAddr,
-    version: http::Version,
-) {
-    exchange.version = version;
-    exchange.peer = Some(connection.peer);
-    exchange.client = Some(client);
-    exchange.sni = connection.tls.as_ref().and_then(|tls| tls.sni.clone());
-    exchange.listener = Some(connection.listener.name.clone());
-    exchange.route = Some(rule.route.clone());
-    exchange.encoded_slash = connection.rules.encoded_slash;
-    exchange.upstreams = Some(view.upstreams.clone());
-}
-
-fn client(connection: &Connection, head: &RequestHead) -> std::net::IpAddr {
-    let peer = connection.peer_fields.peer;
-    if connection.rules.is_trusted {
-        let proxies = &connection.listener.spec.trusted_proxies;
-        proxies.client(peer, &head.headers)
-    } else {
-        peer
-    }
 }
 
 fn log_error(error: &ProxyError, id: u64) {

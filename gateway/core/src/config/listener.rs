@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::header::TrustedProxies;
+use crate::hostname::Hostname;
 use crate::name::CertificateName;
 use crate::path::EncodedSlash;
 
@@ -58,6 +59,19 @@ pub struct TlsSpec {
     /// Served to a client whose server name none covers, or that sends none. If absent, the first
     /// of `certificates` by name.
     pub default_certificate: Option<CertificateName>,
+    /// Hosts whose clients show certificates. No host is in two of them.
+    pub client_auth: Vec<ClientAuthSpec>,
+}
+
+/// Hosts whose clients show a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientAuthSpec {
+    /// Empty: those that no other names.
+    pub hosts: Vec<Hostname>,
+    /// PEM: who may have signed it.
+    pub ca_file: PathBuf,
+    /// Whether a client without one is refused.
+    pub is_required: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod answer;
 pub mod limit;
+pub mod traffic;
 
 use std::path::Path;
 
@@ -19,6 +20,9 @@ use self::answer::SecurityHeadersSpec;
 use self::limit::BodySizeSpec;
 use self::limit::ConcurrencySpec;
 use self::limit::RateLimitSpec;
+use self::traffic::CanarySpec;
+use self::traffic::ErrorPagesSpec;
+use self::traffic::PageSpec;
 use super::plugin::PluginSpec;
 use super::route::RedirectSpec;
 
@@ -27,8 +31,10 @@ use super::route::RedirectSpec;
 pub enum PolicySpec {
     BasicAuth(BasicAuthSpec),
     BodySize(BodySizeSpec),
+    Canary(CanarySpec),
     Concurrency(ConcurrencySpec),
     Cors(CorsSpec),
+    ErrorPages(ErrorPagesSpec),
     /// Boxed, being three times as large as the others.
     ForwardAuth(Box<ForwardAuthSpec>),
     Headers(HeadersSpec),
@@ -47,8 +53,10 @@ impl PolicySpec {
         match self {
             Self::BasicAuth(_) => "basic-auth",
             Self::BodySize(_) => "body-size",
+            Self::Canary(_) => "canary",
             Self::Concurrency(_) => "concurrency",
             Self::Cors(_) => "cors",
+            Self::ErrorPages(_) => "error-pages",
             Self::ForwardAuth(_) => "forward-auth",
             Self::Headers(_) => "headers",
             Self::IpAccess(_) => "ip-access",
@@ -65,6 +73,10 @@ impl PolicySpec {
     pub fn file(&self) -> Option<(&'static str, &Path)> {
         match self {
             Self::BasicAuth(spec) => Some(("users-file", &spec.users_file)),
+            Self::ErrorPages(spec) => match &spec.page {
+                PageSpec::File(path) => Some(("file", path)),
+                PageSpec::Body(_) => None,
+            },
             _ => None,
         }
     }

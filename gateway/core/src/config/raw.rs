@@ -154,6 +154,32 @@ pub(super) struct RawTls {
     pub certificates: Option<Vec<Text>>,
     /// The certificate for clients whose server name none covers. Default: the first by name.
     pub default_certificate: Option<Text>,
+    /// Hosts whose clients show a certificate. The upstream learns of it by the fields
+    /// ssl-client-verify ("SUCCESS" or "NONE"), ssl-client-subject-dn, ssl-client-issuer-dn,
+    /// ssl-client-fingerprint (SHA-256) and ssl-client-cert (PEM, percent-encoded).
+    #[serde(default)]
+    pub client_auth: Vec<At<RawClientAuth>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawClientAuth {
+    /// Exact names, or "*." and a name. Default: every host that no other entry names, and clients
+    /// that name none.
+    #[serde(default)]
+    pub hosts: Vec<Text>,
+    /// PEM: the authorities that may have signed the certificate.
+    pub ca_file: Text,
+    /// "required": a client without certificate is refused. "optional": it is served, and the
+    /// upstream is told. Default: "required".
+    pub mode: Option<RawClientAuthMode>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawClientAuthMode {
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]

@@ -5,6 +5,10 @@ use postern_core::config::PolicySpec;
 use postern_core::config::policy::access::ForwardAuthSpec;
 use postern_core::config::policy::answer::CorsSpec;
 use postern_core::config::policy::answer::HstsSpec;
+use postern_core::config::policy::limit::LimitKey;
+use postern_core::config::policy::traffic::CanarySpec;
+use postern_core::config::policy::traffic::ErrorPagesSpec;
+use postern_core::config::policy::traffic::PageSpec;
 use postern_core::hostname::Authority;
 use serde_json::Value;
 use serde_json::json;
@@ -38,6 +42,7 @@ impl View {
                 ("keep-credentials", json!(spec.keeps_credentials)),
             ]),
             PolicySpec::BodySize(spec) => json!({ "limit": size(spec.limit) }),
+            PolicySpec::Canary(spec) => canary(spec),
             PolicySpec::Concurrency(spec) => json!({
                 "requests": spec.requests,
                 "key": spec.key.to_string(),
@@ -45,6 +50,7 @@ impl View {
                 "status": spec.status.as_u16(),
             }),
             PolicySpec::Cors(spec) => cors(spec),
+            PolicySpec::ErrorPages(spec) => error_pages(spec),
             PolicySpec::ForwardAuth(spec) => forward_auth(spec),
             PolicySpec::Headers(spec) => object([
                 ("request-headers", self.edits(&spec.request)),
@@ -110,6 +116,44 @@ fn cors(spec: &CorsSpec) -> Value {
         ("expose", json!(texts(&spec.expose))),
         ("credentials", json!(spec.credentials)),
         ("max-age", json!(duration(spec.max_age))),
+    ])
+}
+
+fn canary(spec: &CanarySpec) -> Value {
+    let (header, header_value) = match &spec.header {
+        Some((name, value)) => (Some(name.as_str()), value.as_ref()),
+        None => (None, None),
+    };
+    let by = match &spec.by {
+        LimitKey::All => "request".to_owned(),
+        by => by.to_string(),
+    };
+    object([
+        ("upstream", json!(spec.upstream.as_str())),
+        ("weight", json!(spec.weight)),
+        ("header", json!(header)),
+        ("header-value", json!(header_value.map(value))),
+        ("cookie", json!(spec.cookie)),
+        ("by", json!(by)),
+    ])
+}
+
+fn error_pages(spec: &ErrorPagesSpec) -> Value {
+    let statuses = spec.statuses.iter().map(|(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("{first}-{last}")
+        }
+    });
+    let page = match &spec.page {
+        PageSpec::File(file) => ("file", path(file)),
+        PageSpec::Body(body) => ("body", json!(String::from_utf8_lossy(body))),
+    };
+    object([
+        ("statuses", json!(statuses.collect::<Vec<_>>())),
+        page,
+        ("content-type", value(&spec.content_type)),
     ])
 }
 

@@ -24,7 +24,7 @@ timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", kee
 limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9 }
 [listeners.https]
 bind = "[::]:8443"
-tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop" }
+tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop", client-auth = [{ hosts = ["a.test", "*.a.test"], ca-file = "/ca.pem", mode = "optional" }, { ca-file = "/ca.pem" }] }
 [certificates.shop]
 cert-file = "/c.pem"
 key-file = "/k.pem"
@@ -41,10 +41,10 @@ endpoints = ["127.0.0.1:1"]
 source = "/auth.wasm"
 on-error = 429
 limits = { cpu = "1ms", time = "2s", memory = "1GiB", instances = 3, log-lines = 4 }
-config = { token = "canary", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
+config = { token = "hush", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
 [policies.edit]
 kind = "headers"
-request-headers = { remove = ["x-a"], set = { x-b = "canary" }, add = { x-c = "2" } }
+request-headers = { remove = ["x-a"], set = { x-b = "hush" }, add = { x-c = "2" } }
 response-headers = { set = { server = "x" } }
 [policies.limit]
 kind = "rate-limit"
@@ -69,6 +69,23 @@ requests = 4
 key = "cookie:id"
 keys = 9
 status = 429
+[policies.new]
+kind = "canary"
+upstream = "b"
+weight = 7
+header = "x-new"
+header-value = "yes"
+cookie = "new"
+by = "request"
+[policies.pages]
+kind = "error-pages"
+statuses = ["404", "500-599"]
+file = "/5xx.html"
+content-type = "text/plain"
+[policies.page]
+kind = "error-pages"
+statuses = ["403"]
+body = "no"
 [policies.cors]
 kind = "cors"
 origins = ["https://a.test", "https://*.a.test:8443"]
@@ -130,7 +147,7 @@ rules = [
   { path.exact = "/e", headers = [{ name = "x", exact = "1" }, { name = "y", regex = "a|b" }], upstreams = [{ name = "b", weight = 3 }, { name = "ns/app:80" }] },
   { path.regex = "/r|s", query = [{ name = "q", present = true }, { name = "z", present = false }], redirect = { status = 301, scheme = "https", host = "b.test", port = 8443, path = "/x" } },
   { respond = { status = 404, body = "no\n" }, timeouts.first-byte = "7s" },
-  { path.prefix = "/w", redirect.prefix = "/v", request-headers.set = { x-d = "canary" } },
+  { path.prefix = "/w", redirect.prefix = "/v", request-headers.set = { x-d = "hush" } },
 ]
 [[routes]]
 rules = [{ upstream = "b", rewrite.path = "/y" }]
@@ -168,9 +185,9 @@ fn what_is_printed_is_read_back_as_the_same() {
 fn what_may_be_a_secret_is_hidden_from_the_network() {
     let first = read(EVERY_KEY);
     let shown = config(&first, Secrets::Shown).to_string();
-    assert_eq!(shown.matches("canary").count(), 3, "{shown}");
+    assert_eq!(shown.matches("hush").count(), 3, "{shown}");
     let hidden = config(&first, Secrets::Hidden).to_string();
-    assert_eq!(hidden.matches("canary").count(), 0, "{hidden}");
+    assert_eq!(hidden.matches("hush").count(), 0, "{hidden}");
     assert!(hidden.contains("/k.pem"), "{hidden}");
 }
 

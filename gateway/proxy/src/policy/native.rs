@@ -6,14 +6,19 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 
 use http::HeaderName;
 use http::HeaderValue;
 use http::StatusCode;
 use postern_core::config::PolicySpec;
 use postern_core::config::policy::HeadersSpec;
+use postern_core::config::policy::limit::LimitKey;
+use postern_core::config::policy::traffic::CanarySpec;
 use postern_core::header::X_FORWARDED_PROTO;
 use postern_core::name::PolicyName;
+use postern_core::policy::canary::is_chosen;
 use postern_core::policy::ip_access::IpAccess;
 use postern_wasm::Exchange;
 use postern_wasm::exchange::LocalResponse;
@@ -22,6 +27,7 @@ use super::basic_auth::BasicAuth;
 use super::concurrency::Concurrency;
 use super::concurrency::Permit;
 use super::cors::CorsPolicy;
+use super::error_pages::ErrorPages;
 use super::forward_auth::ForwardAuth;
 use super::maintenance::Maintenance;
 use super::rate_limit::RateLimit;
@@ -62,8 +68,11 @@ enum Step {
     BasicAuth(Box<BasicAuth>),
     /// Bytes.
     BodySize(u64),
+    /// With a count of the requests, for those that choose for themselves.
+    Canary(CanarySpec, AtomicU64),
     Concurrency(Concurrency),
     Cors(CorsPolicy),
+    ErrorPages(ErrorPages),
     ForwardAuth(Box<ForwardAuth>),
     Headers(HeadersSpec),
     IpAccess(IpAccess),
@@ -148,8 +157,10 @@ impl NativePolicy {
         let step = match &spec {
             PolicySpec::BasicAuth(spec) => Step::BasicAuth(Box::new(BasicAuth::new(spec, bytes)?)),
             PolicySpec::BodySize(spec) => Step::BodySize(spec.limit),
+            PolicySpec::Canary(spec) => Step::Canary(spec.clone(), AtomicU64::new(0)),
             PolicySpec::Concurrency(spec) => Step::Concurrency(Concurrency::new(spec.clone())),
             PolicySpec::Cors(spec) => Step::Cors(CorsPolicy::new(spec)),
+            PolicySpec::ErrorPages(spec) => Step::ErrorPages(ErrorPages::new(spec, bytes)),
             PolicySpec::ForwardAuth(spec) => {
                 Step::ForwardAuth(Box::new(ForwardAuth::new((**spec).clone())))
             }
@@ -179,8 +190,13 @@ impl NativePolicy {
         match &self.step {
             Step::BasicAuth(auth) => auth.on_request(&mut turn).await,
             Step::BodySize(limit) => self.limit_body(*limit, &mut turn),
+            Step::Canary(spec, count) => {
+                self.choose_upstream(spec, count, &mut turn);
+                None
+            }
             Step::Concurrency(concurrency) => concurrency.on_request(&mut turn),
             Step::Cors(cors) => cors.on_request(&mut turn),
+            Step::ErrorPages(_) => None,
             Step::ForwardAuth(auth) => auth.on_request(&mut turn).await,
             Step::Headers(spec) => {
                 spec.request.apply(&mut turn.exchange.request.headers);
@@ -202,16 +218,17 @@ impl NativePolicy {
         }
     }
 
-    pub(super) fn on_response(&self, turn: Turn<'_>) {
-        let Some(response) = &mut turn.exchange.response else {
-            return;
-        };
+    /// Edits the response, or gives another in its place.
+    pub(super) fn on_response(&self, turn: Turn<'_>) -> Option<LocalResponse> {
+        let response = turn.exchange.response.as_mut()?;
         match &self.step {
+            Step::ErrorPages(pages) => return pages.on_response(response),
             Step::Cors(cors) => cors.on_response(&mut response.headers),
             Step::Headers(spec) => spec.response.apply(&mut response.headers),
             Step::SecurityHeaders(headers) => headers.on_response(&mut response.headers),
             Step::BasicAuth(_)
             | Step::BodySize(_)
+            | Step::Canary(..)
             | Step::Concurrency(_)
             | Step::ForwardAuth(_)
             | Step::IpAccess(_)
@@ -229,6 +246,21 @@ impl NativePolicy {
             if *position == turn.position {
                 response.headers.append(name, value.clone());
             }
+        }
+        None
+    }
+
+    /// Unless a plugin has chosen: its word is the more special one.
+    fn choose_upstream(&self, spec: &CanarySpec, count: &AtomicU64, turn: &mut Turn<'_>) {
+        let headers = &turn.exchange.request.headers;
+        let count = match spec.by {
+            LimitKey::All => count.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        if turn.exchange.upstream.is_none()
+            && is_chosen(spec, self.name.as_str(), headers, turn.client, count)
+        {
+            turn.exchange.upstream = Some(spec.upstream.clone());
         }
     }
 

@@ -41,6 +41,7 @@ use crate::policy::LivePlugin;
 use crate::policy::NativePolicy;
 use crate::policy::Policy;
 use crate::tls;
+use crate::tls::TlsError;
 use crate::tls::certificates::Certificate;
 use crate::upstream::Upstream;
 
@@ -294,11 +295,22 @@ impl Build<'_> {
             .and_then(|p| p.listeners.iter().find(|l| l.name == *name));
         let tls = match &spec.tls {
             Some(tls) => {
-                let acceptor = self.compiler.tls.acceptor(tls, certificates);
+                let mut roots = Vec::with_capacity(tls.client_auth.len());
+                for (index, auth) in tls.client_auth.iter().enumerate() {
+                    let at = format!("listeners.{name}.tls.client-auth.{index}");
+                    roots.push(self.file(&auth.ca_file, &at)?);
+                }
+                let acceptor = self.compiler.tls.acceptor(tls, certificates, &roots);
                 match acceptor {
                     Ok(acceptor) => Some(acceptor),
                     Err(error) => {
-                        self.problem(&format!("listeners.{name}"), with_causes(&error));
+                        let at = match &error {
+                            TlsError::ClientRoots { entry, .. } => {
+                                format!("listeners.{name}.tls.client-auth.{entry}")
+                            }
+                            _ => format!("listeners.{name}"),
+                        };
+                        self.problem(&at, with_causes(&error));
                         return None;
                     }
                 }

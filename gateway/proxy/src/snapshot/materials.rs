@@ -50,12 +50,16 @@ impl Materials {
         });
         let policies = config.policies.values().filter_map(PolicySpec::file);
         let policies = policies.map(|(_, path)| path.to_owned());
+        let client_auth = config.listeners.values();
+        let client_auth = client_auth.filter_map(|listener| listener.tls.as_ref());
+        let client_auth = client_auth.flat_map(|tls| &tls.client_auth);
         let roots = config.upstreams.values();
         let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
         certificates
             .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
             .chain(plugins)
             .chain(policies)
+            .chain(client_auth.map(|spec| spec.ca_file.clone()))
             .chain(roots)
             .collect()
     }

@@ -17,6 +17,8 @@ use super::raw::RawAccessLog;
 use super::raw::RawAdmin;
 use super::raw::RawBalance;
 use super::raw::RawCertificate;
+use super::raw::RawClientAuth;
+use super::raw::RawClientAuthMode;
 use super::raw::RawEncodedSlash;
 use super::raw::RawHeaderEdits;
 use super::raw::RawListener;
@@ -35,6 +37,7 @@ use crate::config::AccessLogSpec;
 use crate::config::AdminSpec;
 use crate::config::RuntimeSpec;
 use crate::config::listener::CertificateSpec;
+use crate::config::listener::ClientAuthSpec;
 use crate::config::listener::ListenerLimits;
 use crate::config::listener::ListenerSpec;
 use crate::config::listener::ListenerTimeouts;
@@ -134,7 +137,7 @@ impl FileReader<'_> {
         let at = format!("listeners.{name}");
         self.place(format!("{at}.bind"), raw.bind.span());
         let bind = self.text(&raw.bind, "address with port", parse_addr);
-        let tls = raw.tls.as_ref().map(|tls| self.tls(tls));
+        let tls = raw.tls.as_ref().map(|tls| self.tls(tls, &at));
         let networks = raw.trusted_proxies.iter().flatten();
         let networks = networks
             .filter_map(|text| self.text(text, "network", parse_network))
@@ -211,7 +214,39 @@ impl FileReader<'_> {
         })
     }
 
-    fn tls(&mut self, raw: &RawTls) -> TlsSpec {
+    fn client_auth(&mut self, entries: &[At<RawClientAuth>], at: &str) -> Vec<ClientAuthSpec> {
+        let mut specs: Vec<ClientAuthSpec> = Vec::with_capacity(entries.len());
+        for (index, raw) in entries.iter().enumerate() {
+            let mut hosts = Vec::with_capacity(raw.hosts.len());
+            for text in &raw.hosts {
+                let Some(host) = self.text(text, "host name", Hostname::parse) else {
+                    continue;
+                };
+                if specs.iter().any(|spec| spec.hosts.contains(&host)) || hosts.contains(&host) {
+                    let message = format!("the host '{host}' is listed twice");
+                    self.error(text.span(), message);
+                }
+                hosts.push(host);
+            }
+            if raw.hosts.is_empty() && specs.iter().any(|spec| spec.hosts.is_empty()) {
+                let message = "only one entry can be for all other hosts".to_owned();
+                self.error_with_help(raw.span(), message, "name its hosts: hosts = [...]");
+            }
+            self.place(format!("{at}.tls.client-auth.{index}"), raw.ca_file.span());
+            specs.push(ClientAuthSpec {
+                hosts,
+                ca_file: self.file(&raw.ca_file),
+                is_required: match raw.mode {
+                    None | Some(RawClientAuthMode::Required) => true,
+                    Some(RawClientAuthMode::Optional) => false,
+                },
+            });
+        }
+        specs
+    }
+
+    fn tls(&mut self, raw: &RawTls, at: &str) -> TlsSpec {
+        let client_auth = self.client_auth(&raw.client_auth, at);
         let certificates = raw.certificates.iter().flatten();
         TlsSpec {
             min_version: match raw.min_version {
@@ -225,6 +260,7 @@ impl FileReader<'_> {
                 .default_certificate
                 .as_ref()
                 .and_then(|text| self.reference(Kind::Certificate, text, CertificateName::parse)),
+            client_auth,
         }
     }
 

@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod limit;
+mod traffic;
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -47,11 +48,15 @@ impl FileReader<'_> {
         match kind {
             "basic-auth" => {
                 let raw = self.read_value(value, at)?;
-                self.basic_auth(&raw, at).map(PolicySpec::BasicAuth)
+                Some(PolicySpec::BasicAuth(self.basic_auth(&raw, at)))
             }
             "body-size" => {
                 let raw = self.read_value(value, at)?;
                 self.body_size(&raw).map(PolicySpec::BodySize)
+            }
+            "canary" => {
+                let raw = self.read_value(value, at)?;
+                self.canary(&raw).map(PolicySpec::Canary)
             }
             "concurrency" => {
                 let raw = self.read_value(value, at)?;
@@ -60,6 +65,12 @@ impl FileReader<'_> {
             "cors" => {
                 let raw = self.read_value(value, at)?;
                 self.cors(&raw).map(PolicySpec::Cors)
+            }
+            "error-pages" => {
+                let span = value.span();
+                let raw = self.read_value(value, at)?;
+                let spec = self.error_pages(&raw, at, span);
+                spec.map(PolicySpec::ErrorPages)
             }
             "forward-auth" => {
                 let raw = self.read_value(value, at)?;

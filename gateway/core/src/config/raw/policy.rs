@@ -19,10 +19,14 @@ pub(in crate::config) enum RawPolicy {
     BasicAuth(RawBasicAuth),
     /// Bounds how large a request body may be: 413 beyond, also midway.
     BodySize(RawBodySize),
+    /// Sends a share of the requests to another upstream.
+    Canary(RawCanary),
     /// Bounds how many requests may be in flight at once.
     Concurrency(RawConcurrency),
     /// Lets pages of other origins use a route, and answers their preflights.
     Cors(RawCors),
+    /// Puts a page of your own in place of a failure's, whoever it came from.
+    ErrorPages(RawErrorPages),
     /// Asks another service whether a request may pass.
     ForwardAuth(RawForwardAuth),
     /// Edits of header fields.
@@ -61,6 +65,38 @@ pub(in crate::config) struct RawBasicAuth {
 pub(in crate::config) struct RawBodySize {
     /// Largest body, as in "8MiB".
     pub limit: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::config) struct RawCanary {
+    /// Where the chosen requests go.
+    pub upstream: Text,
+    /// Percent of the requests that neither field nor cookie decides. Default: 0.
+    pub weight: Option<At<i64>>,
+    /// A request field: "always" chooses the canary and "never" does not. Default: none.
+    pub header: Option<Text>,
+    /// Instead, this value of the field chooses the canary, and others decide nothing.
+    pub header_value: Option<Text>,
+    /// A cookie: "always" chooses the canary and "never" does not. Default: none.
+    pub cookie: Option<Text>,
+    /// What keeps a visitor on one side as long as the weight does not take it from there:
+    /// "address", "header:NAME" or "cookie:NAME"; or "request", by which each request chooses for
+    /// itself. Without the field or cookie it is the address. Default: "address".
+    pub by: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::config) struct RawErrorPages {
+    /// From 400 to 599: single ones, as in "404", and ranges, as in "500-599".
+    pub statuses: At<Vec<Text>>,
+    /// The page: a file. Read again when it changes.
+    pub file: Option<Text>,
+    /// The page itself, instead.
+    pub body: Option<Text>,
+    /// Default: "text/html; charset=utf-8".
+    pub content_type: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]

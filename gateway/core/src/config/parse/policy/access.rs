@@ -24,27 +24,29 @@ use crate::name::UpstreamName;
 use crate::path::EncodedSlash;
 use crate::path::RequestPath;
 
+// What could not be read was reported, and the file with it is refused: a default stands in for it
+// so that the rest is looked at too.
 impl FileReader<'_> {
-    pub(super) fn basic_auth(&mut self, raw: &RawBasicAuth, at: &str) -> Option<BasicAuthSpec> {
+    pub(super) fn basic_auth(&mut self, raw: &RawBasicAuth, at: &str) -> BasicAuthSpec {
         self.place(format!("{at}.users-file"), raw.users_file.span());
         let realm = match &raw.realm {
             Some(text) => self.text(text, "realm", |text| {
                 HeaderValue::from_str(text)
                     .map(|_| text.to_owned())
                     .map_err(|_| "it holds a control character")
-            })?,
-            None => DEFAULT_REALM.to_owned(),
-        };
-        let user_header = match &raw.user_header {
-            Some(text) => Some(self.field_name(text)?),
+            }),
             None => None,
         };
-        Some(BasicAuthSpec {
+        let user_header = match &raw.user_header {
+            Some(text) => self.field_name(text),
+            None => None,
+        };
+        BasicAuthSpec {
             users_file: self.file(&raw.users_file),
-            realm,
+            realm: realm.unwrap_or_else(|| DEFAULT_REALM.to_owned()),
             user_header,
             keeps_credentials: raw.keep_credentials.unwrap_or(false),
-        })
+        }
     }
 
     pub(super) fn forward_auth(&mut self, raw: &RawForwardAuth) -> Option<ForwardAuthSpec> {
@@ -52,18 +54,18 @@ impl FileReader<'_> {
         let path = match &raw.path {
             Some(text) => self.text(text, "path", |text| {
                 RequestPath::from_text(text, EncodedSlash::Reject)
-            })?,
-            None => RequestPath::default(),
+            }),
+            None => None,
         };
         let host = match &raw.host {
-            Some(text) => Some(self.text(text, "host", |text| {
+            Some(text) => self.text(text, "host", |text| {
                 let value = HeaderValue::from_str(text).map_err(|_| HostnameError::Character)?;
                 Authority::parse(&value)
-            })?),
+            }),
             None => None,
         };
         let signin = match &raw.signin {
-            Some(text) => Some(self.text(text, "address of a sign-in page", |text| {
+            Some(text) => self.text(text, "address of a sign-in page", |text| {
                 let is_address = text.starts_with("https://")
                     || text.starts_with("http://")
                     || text.starts_with('/');
@@ -71,15 +73,15 @@ impl FileReader<'_> {
                     Ok(_) if is_address && !text.contains([' ', '#']) => Ok(text.to_owned()),
                     _ => Err("write a URL or a path, without a fragment"),
                 }
-            })?),
+            }),
             None => None,
         };
         let signin_parameter = match &raw.signin_parameter {
             Some(text) => self.text(text, "query parameter", |text| {
                 let is_name = is_token(text);
                 is_name.then(|| text.to_owned()).ok_or("it is no token")
-            })?,
-            None => DEFAULT_SIGNIN_PARAMETER.to_owned(),
+            }),
+            None => None,
         };
         let request_headers = raw.request_headers.as_ref();
         let request_headers = request_headers.map(|texts| self.tokens(texts));
@@ -108,13 +110,14 @@ impl FileReader<'_> {
         };
         Some(ForwardAuthSpec {
             upstream: upstream?,
-            path,
+            path: path.unwrap_or_default(),
             host,
             request_headers,
             upstream_headers,
             client_headers,
             signin,
-            signin_parameter,
+            signin_parameter: signin_parameter
+                .unwrap_or_else(|| DEFAULT_SIGNIN_PARAMETER.to_owned()),
             timeout,
             on_unavailable: on_unavailable.unwrap_or_default(),
             cache,

@@ -44,7 +44,7 @@ const DEFAULT_METHODS: [Method; 7] = [
 /// Longest that a browser is told to insist on TLS; the preload list asks for one year.
 const MAX_HSTS: Duration = Duration::from_secs(2 * 366 * 24 * 60 * 60);
 /// Largest body that a configuration holds, in bytes.
-const MAX_BODY: usize = 64 << 10;
+pub(super) const MAX_BODY: usize = 64 << 10;
 
 impl FileReader<'_> {
     pub(super) fn cors(&mut self, raw: &RawCors) -> Option<CorsSpec> {
@@ -123,7 +123,7 @@ impl FileReader<'_> {
         }
     }
 
-    fn value(&mut self, text: Option<&At<String>>) -> Option<HeaderValue> {
+    pub(super) fn value(&mut self, text: Option<&At<String>>) -> Option<HeaderValue> {
         self.text(text?, "field value", |text| {
             HeaderValue::from_str(text).map_err(|_| "it holds a control character")
         })

@@ -104,7 +104,7 @@ fn parse_rate(text: &str) -> Result<Rate, &'static str> {
     })
 }
 
-fn parse_key(text: &str) -> Result<LimitKey, &'static str> {
+pub(super) fn parse_key(text: &str) -> Result<LimitKey, &'static str> {
     const FORM: &str = "write \"address\", \"header:NAME\", \"cookie:NAME\" or \"all\"";
     match text.split_once(':') {
         None if text == "address" => Ok(LimitKey::Address),
