@@ -14,5 +14,6 @@ pub mod gateway;
 pub mod process;
 pub mod scratch;
 pub mod soak;
+pub mod takeover;
 pub mod upstream;
 pub mod websocket;

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::access_log::writer::LogWriter;
+use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
@@ -23,6 +24,9 @@ use crate::worker::WorkerSetup;
 
 /// How often the end of workers is looked for while draining.
 const JOIN_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time between a successor getting every connection and the close of our own sockets, in
+/// which handshakes that began on those are completed.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// How long the last access lines may take to be written at the end.
 const LOG_SYNC: Duration = Duration::from_millis(500);
 
@@ -31,6 +35,10 @@ const LOG_SYNC: Duration = Duration::from_millis(500);
 pub(crate) enum Phase {
     Serving {
         generation: u64,
+    },
+    /// New connections are for the process that follows; without one they are still served.
+    Leaving {
+        to: Successor,
     },
     /// No new connections; open ones end after what they are serving.
     Draining,
@@ -130,11 +138,19 @@ impl Gateway {
     }
 
     /// Ends in order: accepts for a while, so that balancers notice the readiness that the caller
-    /// has withdrawn; then lets connections finish. `false` if some had not when `deadline`, from
+    /// has withdrawn, and leaves new connections to another process that listens on the same
+    /// addresses; then lets connections finish. `false` if some had not when `deadline`, from
     /// the call on, was over; those are cut.
     pub async fn drain(&self, accept_for: Duration, deadline: Duration) -> bool {
         let end = Instant::now() + deadline;
-        tokio::time::sleep(accept_for.min(deadline)).await;
+        let accept_for = accept_for.min(deadline);
+        let last = LAST_HANDSHAKES.min(accept_for / 2);
+        let to = Successor::Any;
+        self.phase.send_replace(Phase::Leaving { to });
+        tokio::time::sleep(accept_for - last).await;
+        let to = Successor::First;
+        self.phase.send_replace(Phase::Leaving { to });
+        tokio::time::sleep(last).await;
         self.phase.send_replace(Phase::Draining);
         let has_finished = loop {
             if lock(&self.threads)

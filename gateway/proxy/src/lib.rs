@@ -32,6 +32,9 @@ mod upstream;
 mod worker;
 
 pub use gateway::Gateway;
+pub use listener::listen;
+pub use listener::takeover::Successor;
+pub use listener::takeover::leave_to;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;
 pub use snapshot::compile::Compiler;

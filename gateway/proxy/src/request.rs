@@ -89,7 +89,7 @@ pub(crate) async fn handle(
         }
     };
     record.status(answer.status());
-    if worker.is_draining() && !connection.is_h2 {
+    if worker.is_leaving() && !connection.is_h2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }

@@ -26,6 +26,7 @@ use crate::connection::Connections;
 use crate::gateway::Phase;
 use crate::listener;
 use crate::listener::ListenerSocket;
+use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
@@ -61,6 +62,7 @@ pub(crate) struct Worker {
     pub(crate) connections: Rc<Connections>,
     view: RefCell<Rc<View>>,
     accepting: RefCell<Vec<Accepting>>,
+    is_leaving: Cell<bool>,
     is_draining: Cell<bool>,
     next_id: Cell<u64>,
     turn: Cell<u64>,
@@ -68,7 +70,7 @@ pub(crate) struct Worker {
 
 struct Accepting {
     socket: Arc<ListenerSocket>,
-    /// A second handle on the socket, for what is queued when it goes.
+    /// A second handle on the socket, for when it goes: what is queued then, and who follows.
     queue: Option<std::net::TcpListener>,
     task: JoinHandle<()>,
 }
@@ -120,6 +122,11 @@ impl Worker {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         turn
+    }
+
+    /// Whether clients should go elsewhere with their next request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -198,7 +205,17 @@ impl Worker {
         }
     }
 
+    fn leave_to(&self, successor: Successor) {
+        self.is_leaving.set(true);
+        for accepting in &*self.accepting.borrow() {
+            if let Some(own) = &accepting.queue {
+                accepting.socket.leave_to(successor, own);
+            }
+        }
+    }
+
     fn drain(self: &Rc<Self>) {
+        self.leave_to(Successor::First);
         self.is_draining.set(true);
         self.stop_accepting(|_| true);
         self.connections.drain();
@@ -272,6 +289,7 @@ impl Worker {
             connections: Rc::default(),
             view: RefCell::new(Rc::new(view)),
             accepting: RefCell::default(),
+            is_leaving: Cell::new(false),
             is_draining: Cell::new(false),
             next_id: Cell::new(1),
             turn: Cell::new(0),
@@ -291,6 +309,7 @@ pub(crate) async fn run(setup: WorkerSetup) {
         let now = *phase.borrow_and_update();
         match now {
             Phase::Serving { .. } => worker.refresh(),
+            Phase::Leaving { to } => worker.leave_to(to),
             Phase::Draining => {
                 worker.drain();
                 while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
