@@ -41,7 +41,16 @@ async fn scene() -> Scene {
     let staff = Authority::new("staff");
     let others = Authority::new("others");
     let set_up = SetUp::new()
-        .certificate("all", &["open.test", "must.test", "may.test", "other.test", "127.0.0.1"])
+        .certificate(
+            "all",
+            &[
+                "open.test",
+                "must.test",
+                "may.test",
+                "other.test",
+                "127.0.0.1",
+            ],
+        )
         .file("staff.pem", staff.pem())
         .file("others.pem", others.pem());
     let config = format!(

@@ -99,6 +99,11 @@ async fn a_redirect_goes_where_the_client_is_not_yet() {
             &[("x-forwarded-proto", "https")][..],
             "",
         ),
+        (
+            r#"scheme = "https""#,
+            &[("x-forwarded-proto", "https, http")],
+            "",
+        ),
         (r#"scheme = "http""#, &[], ""),
         (r#"host = "www.a.test""#, &[], "http://www.a.test/x?q=1"),
         (r#"host = "a.test""#, &[], ""),

@@ -117,6 +117,9 @@ impl Reading {
             let near = suggest(&name, known.map(|(_, name)| name.as_str()));
             let help = match near {
                 Some(near) => format!("did you mean '{near}'?"),
+                None if kind == Kind::Policy => {
+                    format!("declare it as [plugins.{name}] or [policies.{name}]")
+                }
                 None => format!("declare it as [{}.{name}]", kind.section()),
             };
             let message = format!("there is no {} '{name}'", kind.as_str());

@@ -77,7 +77,7 @@ enum Step {
     Headers(HeadersSpec),
     IpAccess(IpAccess),
     Maintenance(Maintenance),
-    RateLimit(RateLimit),
+    RateLimit(Box<RateLimit>),
     Redirect(postern_core::config::route::RedirectSpec),
     RequestId(RequestId),
     SecurityHeaders(SecurityHeaders),
@@ -135,6 +135,8 @@ impl Turn<'_> {
         let request = &self.exchange.request;
         let said = request.headers.get(X_FORWARDED_PROTO);
         let said = said.and_then(|value| value.to_str().ok());
+        // Of a chain of proxies, the first saw the client.
+        let said = said.and_then(|list| list.split(',').next()).map(str::trim);
         said.unwrap_or(request.scheme.as_str())
     }
 
@@ -167,7 +169,9 @@ impl NativePolicy {
             PolicySpec::Headers(spec) => Step::Headers(spec.clone()),
             PolicySpec::IpAccess(spec) => Step::IpAccess(IpAccess::new(spec)),
             PolicySpec::Maintenance(spec) => Step::Maintenance(Maintenance::new(spec.clone())),
-            PolicySpec::RateLimit(spec) => Step::RateLimit(RateLimit::new(&name, spec.clone())),
+            PolicySpec::RateLimit(spec) => {
+                Step::RateLimit(Box::new(RateLimit::new(&name, spec.clone())))
+            }
             PolicySpec::Redirect(spec) => Step::Redirect(spec.clone()),
             PolicySpec::RequestId(spec) => Step::RequestId(RequestId::new(spec.clone())),
             PolicySpec::SecurityHeaders(spec) => Step::SecurityHeaders(SecurityHeaders::new(spec)),
@@ -188,7 +192,8 @@ impl NativePolicy {
 
     pub(super) async fn on_request(&self, mut turn: Turn<'_>) -> Option<Reply> {
         match &self.step {
-            Step::BasicAuth(auth) => auth.on_request(&mut turn).await,
+            // Boxed, being large: every other policy would carry their size.
+            Step::BasicAuth(auth) => Box::pin(auth.on_request(&mut turn)).await,
             Step::BodySize(limit) => self.limit_body(*limit, &mut turn),
             Step::Canary(spec, count) => {
                 self.choose_upstream(spec, count, &mut turn);
@@ -197,7 +202,7 @@ impl NativePolicy {
             Step::Concurrency(concurrency) => concurrency.on_request(&mut turn),
             Step::Cors(cors) => cors.on_request(&mut turn),
             Step::ErrorPages(_) => None,
-            Step::ForwardAuth(auth) => auth.on_request(&mut turn).await,
+            Step::ForwardAuth(auth) => Box::pin(auth.on_request(&mut turn)).await,
             Step::Headers(spec) => {
                 spec.request.apply(&mut turn.exchange.request.headers);
                 None
