@@ -10,6 +10,8 @@ mod foreign;
 mod forwarding;
 mod framing;
 mod grpc;
+mod plugin_grants;
+mod plugin_phases;
 mod plugins;
 mod policies;
 mod proxy_protocol;

@@ -125,12 +125,12 @@ async fn serve(options: Options) -> Result<End, Failure> {
     }
 
     tracing::info!("ending");
-    readiness.send_replace(Readiness::Draining);
     // Who asks from now on asks the process that follows, or this one if there is none.
     if let Err(error) = leave_to(Successor::First, &admin, 1) {
         tracing::warn!(%error, "a successor cannot take the admin listener over without a gap");
     }
     drop(admin);
+    readiness.send_replace(Readiness::Draining);
     control.abort();
     let end = tokio::select! {
         has_finished = gateway.drain(options.accept_for, options.drain) => match has_finished {

@@ -407,9 +407,11 @@ fn a_successor_takes_over_without_a_refused_connection() {
     old.logged("\"message\":\"ending\"");
     let mut answers = 0;
     while old.child.try_wait().unwrap().is_none() {
-        assert!(get(http, "/").ends_with("new"));
+        // Workers follow the signal a moment later; from then on they get nothing new.
+        let is_new = get(http, "/").ends_with("new");
+        assert!(is_new || answers == 0, "after {answers} of the new one");
+        answers += u32::from(is_new);
         assert!(get(admin, "/ready").starts_with("HTTP/1.1 200"));
-        answers += 1;
     }
     assert!(answers > 10, "{answers}");
     assert_eq!(old.exit_code(), Some(0));

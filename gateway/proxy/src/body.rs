@@ -3,6 +3,12 @@
 //! Both directions stream with back-pressure: a frame is asked for only when the other side can
 //! take it. What has to happen when a body ends, in whatever way, happens when it is dropped: the
 //! access line is written, the connection goes back to its pool.
+//!
+//! The exceptions are asked for by plugins, and bounded: a body may be held until a plugin has
+//! decided ([`held`]), or pass through plugins piece by piece ([`filter`]).
+
+pub(crate) mod filter;
+mod held;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -12,13 +18,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
+use http::StatusCode;
 use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use postern_core::header::retain_trailers;
+use postern_core::name::PolicyName;
+use postern_wasm::exchange::HeldBody;
 
 use crate::access_log::AccessRecord;
+use crate::body::filter::Filter;
+use crate::body::held::read_ahead;
 use crate::clock::Timer;
 use crate::connection::InFlight;
 use crate::upstream::Http1;
@@ -33,6 +45,14 @@ pub(crate) enum BodyError {
     TooLarge,
     #[error("the body ended early")]
     Cut(#[source] hyper::Error),
+    #[error("plugin {plugin} failed on the body")]
+    Plugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+    #[error("plugin {plugin} asked to end the message")]
+    Aborted { plugin: PolicyName },
 }
 
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -73,7 +93,16 @@ impl Inbound {
 
 /// A request body on its way to an upstream.
 pub(crate) struct RequestBody {
+    source: RequestSource,
+    filter: Option<Box<Filter>>,
+}
+
+struct RequestSource {
+    /// Read ahead, or put in the place of what was; sent first.
+    held: Bytes,
     inbound: Option<Inbound>,
+    /// Read ahead. Boxed, because every request moves its body.
+    trailers: Option<Box<HeaderMap>>,
     tally: Option<Tally>,
     /// Bytes that may still come, and whether more did.
     limit: Option<(u64, Rc<Cell<bool>>)>,
@@ -103,54 +132,91 @@ impl Drop for Tally {
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn full(bytes: Bytes) -> Self {
         Self {
-            inbound: None,
-            tally: None,
-            limit: None,
+            source: RequestSource {
+                held: bytes,
+                inbound: None,
+                trailers: None,
+                tally: None,
+                limit: None,
+            },
+            filter: None,
         }
     }
 
     pub(crate) fn new(body: Incoming, timer: Timer, idle: Duration, bytes: Rc<Cell<u64>>) -> Self {
         Self {
-            inbound: Some(Inbound { body, timer, idle }),
-            tally: Some(Tally {
-                bytes,
-                is_over: Rc::default(),
-            }),
-            limit: None,
+            source: RequestSource {
+                held: Bytes::new(),
+                inbound: Some(Inbound { body, timer, idle }),
+                trailers: None,
+                tally: Some(Tally {
+                    bytes,
+                    is_over: Rc::default(),
+                }),
+                limit: None,
+            },
+            filter: None,
         }
     }
 
-    /// Ends the body with an error after so many bytes. The cell says whether that happened.
+    /// Ends the body with an error once there are more than so many bytes from now on. The cell
+    /// says whether that happened.
     pub(crate) fn limit(&mut self, bytes: u64) -> Rc<Cell<bool>> {
         let is_too_large = Rc::default();
-        self.limit = Some((bytes, Rc::clone(&is_too_large)));
+        self.source.limit = Some((bytes, Rc::clone(&is_too_large)));
         is_too_large
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        Progress(self.tally.as_ref().map(|tally| Rc::clone(&tally.is_over)))
+        let tally = self.source.tally.as_ref();
+        Progress(tally.map(|tally| Rc::clone(&tally.is_over)))
+    }
+
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        if ahead.is_whole {
+            source.inbound = None;
+        }
+        source.held = ahead.bytes;
+        source.trailers = ahead.trailers.map(Box::new);
+        Ok(shown(&source.held, limit, ahead.is_whole))
+    }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        self.source.held = bytes;
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            self.filter = Some(Box::new(filter));
+        }
     }
 }
 
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let Some(inbound) = &mut this.inbound else {
-            return Poll::Ready(None);
+impl RequestSource {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        if !self.held.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
+        }
+        let Some(inbound) = &mut self.inbound else {
+            return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
         };
         let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &this.tally)
+        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally)
             && let Some(data) = frame.data_ref()
         {
             tally.bytes.set(tally.bytes.get() + data.len() as u64);
-            if let Some((left, is_too_large)) = &mut this.limit {
+            if let Some((left, is_too_large)) = &mut self.limit {
                 match left.checked_sub(data.len() as u64) {
                     Some(rest) => *left = rest,
                     None => {
@@ -163,16 +229,75 @@ impl http_body::Body for RequestBody {
         polled
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inbound
-            .as_ref()
-            .is_none_or(|inbound| inbound.body.is_end_stream())
+    fn is_over(&self) -> bool {
+        let inbound = self.inbound.as_ref();
+        self.held.is_empty()
+            && self.trailers.is_none()
+            && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inbound {
-            Some(inbound) => inbound.body.size_hint(),
-            None => SizeHint::with_exact(0),
+        let inbound = self.inbound.as_ref();
+        let rest = inbound.map_or_else(|| SizeHint::with_exact(0), |i| i.body.size_hint());
+        larger(rest, self.held.len())
+    }
+}
+
+/// What a plugin sees of a body that was read ahead.
+fn shown(held: &Bytes, limit: usize, is_whole: bool) -> HeldBody {
+    HeldBody {
+        bytes: held.slice(..held.len().min(limit)),
+        is_truncated: !is_whole || held.len() > limit,
+        is_replaced: false,
+    }
+}
+
+/// The hint of a body that has more bytes before it.
+fn larger(rest: SizeHint, held: usize) -> SizeHint {
+    let held = held as u64;
+    if held == 0 {
+        return rest;
+    }
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(held));
+    if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(held)) {
+        hint.set_upper(upper);
+    }
+    hint
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { source, filter } = self.get_mut();
+        match filter {
+            None => source.poll_frame(cx),
+            Some(filter) => filter.poll_frame(
+                cx,
+                source,
+                RequestSource::poll_frame,
+                RequestSource::is_over,
+            ),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.filter {
+            None => self.source.is_over(),
+            Some(filter) => filter.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.filter {
+            None => self.source.size_hint(),
+            // Plugins may make it longer or shorter.
+            Some(_) => SizeHint::default(),
         }
     }
 }
@@ -189,14 +314,69 @@ enum Source {
     Empty,
     Full(Bytes),
     Upstream(Box<UpstreamBody>),
+    Held(Box<HeldSource>),
+    Filtered(Box<(Source, Filter)>),
+}
+
+/// A body that was read ahead.
+struct HeldSource {
+    bytes: Bytes,
+    rest: Source,
+    trailers: Option<HeaderMap>,
 }
 
 impl Source {
+    fn of(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(bytes)
+        }
+    }
+
     fn is_over(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Upstream(upstream) => upstream.inbound.body.is_end_stream(),
+            Self::Held(held) => {
+                held.bytes.is_empty() && held.trailers.is_none() && held.rest.is_over()
+            }
+            Self::Filtered(filtered) => filtered.1.is_end_stream(),
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(upstream) => upstream.poll_frame(cx),
+            Self::Held(held) if !held.bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut held.bytes)))))
+            }
+            Self::Held(held) => match held.trailers.take() {
+                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                None => held.rest.poll_frame(cx),
+            },
+            Self::Filtered(filtered) => {
+                let (source, filter) = &mut **filtered;
+                filter.poll_frame(cx, source, Self::poll_frame, Self::is_over)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
+            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len()),
+            // Plugins may make it longer or shorter.
+            Self::Filtered(_) => SizeHint::default(),
         }
     }
 }
@@ -211,13 +391,8 @@ struct UpstreamBody {
 
 impl ResponseBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
-        let source = if bytes.is_empty() {
-            Source::Empty
-        } else {
-            Source::Full(bytes)
-        };
         Self {
-            source,
+            source: Source::of(bytes),
             record: None,
             _in_flight: None,
         }
@@ -244,6 +419,45 @@ impl ResponseBody {
             source: Source::Upstream(Box::new(upstream)),
             record: None,
             _in_flight: None,
+        }
+    }
+
+    /// Whether there is nothing to come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        let shown = shown(&ahead.bytes, limit, ahead.is_whole);
+        let rest = match ahead.is_whole {
+            true => Source::Empty,
+            false => std::mem::replace(source, Source::Empty),
+        };
+        *source = Source::Held(Box::new(HeldSource {
+            bytes: ahead.bytes,
+            rest,
+            trailers: ahead.trailers,
+        }));
+        Ok(shown)
+    }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        match &mut self.source {
+            Source::Held(held) => held.bytes = bytes,
+            source => *source = Source::of(bytes),
+        }
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            let source = std::mem::replace(&mut self.source, Source::Empty);
+            self.source = Source::Filtered(Box::new((source, filter)));
         }
     }
 
@@ -299,15 +513,7 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.source {
-            Source::Empty => Poll::Ready(None),
-            Source::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.source = Source::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Source::Upstream(upstream) => upstream.poll_frame(cx),
-        };
+        let polled = this.source.poll_frame(cx);
         if let Some(record) = &mut this.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -328,10 +534,6 @@ impl http_body::Body for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(upstream) => upstream.inbound.body.size_hint(),
-        }
+        self.source.size_hint()
     }
 }

@@ -11,6 +11,8 @@ use postern_core::request::RequestError;
 use postern_core::route::RewriteError;
 use postern_wasm::PluginError;
 
+use crate::body::BodyError;
+
 /// `Display` speaks of this level only and never goes to the client; causes are in `source()`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
@@ -70,6 +72,46 @@ pub(crate) enum ProxyError {
     RequestBody,
     #[error("the request body is larger than policy {policy} allows")]
     BodyTooLarge { policy: PolicyName },
+    #[error("the request body is longer than plugin {plugin} takes")]
+    RequestBodySize { plugin: PolicyName },
+    #[error("the response body could not be read for plugin {plugin}")]
+    ResponseBody { plugin: PolicyName },
+    #[error("the response body is longer than plugin {plugin} takes")]
+    ResponseBodySize { plugin: PolicyName },
+    /// The cause was logged where it was seen: it passed through an error of hyper.
+    #[error("plugin {plugin} ended the request body")]
+    BodyPlugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+}
+
+impl ProxyError {
+    /// The plugin that it is about, for the access record.
+    pub(crate) fn plugin(&self) -> Option<&PolicyName> {
+        match self {
+            Self::Plugin { plugin, .. }
+            | Self::Aborted { plugin }
+            | Self::UnknownUpstream { plugin }
+            | Self::RequestBodySize { plugin }
+            | Self::ResponseBody { plugin }
+            | Self::ResponseBodySize { plugin }
+            | Self::BodyPlugin { plugin, .. } => Some(plugin),
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Rewrite(_)
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::FirstByteTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::Framing { .. }
+            | Self::UnaskedUpgrade { .. }
+            | Self::RequestBody
+            | Self::BodyTooLarge { .. } => None,
+        }
+    }
 }
 
 /// Whose fault it was.
@@ -101,7 +143,9 @@ impl ProxyError {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Plugin { status, .. } => *status,
+            Self::Plugin { status, .. } | Self::BodyPlugin { status, .. } => *status,
+            Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
@@ -132,6 +176,10 @@ impl ProxyError {
             }
             Self::RequestBody => "request-body",
             Self::BodyTooLarge { .. } => "body-size",
+            Self::RequestBodySize { .. } => "request-body-size",
+            Self::ResponseBody { .. } => "response-cut",
+            Self::ResponseBodySize { .. } => "response-body-size",
+            Self::BodyPlugin { reason, .. } => reason,
         }
     }
 
@@ -141,11 +189,14 @@ impl ProxyError {
             | Self::Misdirected
             | Self::NoRoute
             | Self::RequestBody
+            | Self::RequestBodySize { .. }
             | Self::BodyTooLarge { .. } => Side::Downstream,
             Self::Rewrite(_) => Side::Gateway,
-            Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
-                Side::Plugin
-            }
+            Self::Plugin { .. }
+            | Self::Aborted { .. }
+            | Self::UnknownUpstream { .. }
+            | Self::BodyPlugin { .. } => Side::Plugin,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => Side::Upstream,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
@@ -162,12 +213,16 @@ impl ProxyError {
             Self::Request(_)
             | Self::RequestBody
             | Self::BodyTooLarge { .. }
+            | Self::RequestBodySize { .. }
+            | Self::BodyPlugin { .. }
             | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::Rewrite(_)
             | Self::Plugin { .. }
             | Self::UnknownUpstream { .. }
+            | Self::ResponseBody { .. }
+            | Self::ResponseBodySize { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
@@ -176,4 +231,33 @@ impl ProxyError {
             | Self::UnaskedUpgrade { .. } => false,
         }
     }
+}
+
+/// What the request's body failed with, if it was that and not the endpoint.
+pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<BodyError>() {
+            return Some(match error {
+                // The policy whose limit it was is known to the chain.
+                BodyError::Idle | BodyError::Cut(_) | BodyError::TooLarge => {
+                    ProxyError::RequestBody
+                }
+                BodyError::Plugin {
+                    plugin,
+                    status,
+                    reason,
+                } => ProxyError::BodyPlugin {
+                    plugin: plugin.clone(),
+                    status: *status,
+                    reason,
+                },
+                BodyError::Aborted { plugin } => ProxyError::Aborted {
+                    plugin: plugin.clone(),
+                },
+            });
+        }
+        cause = error.source();
+    }
+    None
 }

@@ -10,11 +10,16 @@ use std::thread;
 use std::time::Duration;
 
 use postern_core::name::ListenerName;
+use postern_core::name::PolicyName;
+use postern_wasm::Solver;
+use postern_wasm::callout::Callouts;
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::access_log::writer::LogWriter;
+use crate::callout;
+use crate::callout::Desk;
 use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
 use crate::snapshot::Published;
@@ -53,6 +58,8 @@ pub struct Gateway {
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Of the first worker: it sends what plugins ask for that run elsewhere.
+    desk: Option<Arc<Desk>>,
 }
 
 impl Gateway {
@@ -65,16 +72,21 @@ impl Gateway {
         let published = Arc::new(Published::new(first));
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
+        let mut first_desk = None;
         for index in 0..workers {
             let Some(buffer) = log.buffer(metrics.worker(index)) else {
                 continue;
             };
+            let (desk, orders) = callout::desk();
+            first_desk.get_or_insert_with(|| Arc::clone(&desk));
             let setup = WorkerSetup {
                 index,
                 published: Arc::clone(&published),
                 metrics: Arc::clone(&metrics),
                 log: buffer,
                 phase: follow.clone(),
+                desk,
+                orders,
             };
             let runtime = runtime::Builder::new_current_thread();
             let thread = thread::Builder::new()
@@ -89,6 +101,7 @@ impl Gateway {
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
             threads: Mutex::new(threads),
+            desk: first_desk,
         })
     }
 
@@ -115,6 +128,15 @@ impl Gateway {
             lock(&self.log).open(log_path);
         }
         tracing::info!(generation, "configuration published");
+    }
+
+    /// The plugin of this name as a writer of DNS records, if it is one. It runs in the thread that
+    /// asks; its requests go over the connections of a worker.
+    pub fn dns_solver(&self, plugin: &PolicyName) -> Option<Solver> {
+        let snapshot = self.published.load();
+        let plugin = snapshot.plugin(plugin)?;
+        let desk = self.desk.clone();
+        plugin.solver(desk.map(|desk| desk as Arc<dyn Callouts>))
     }
 
     /// Metrics of the data plane, in the text format of Prometheus.

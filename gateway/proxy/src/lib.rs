@@ -7,18 +7,21 @@
 //!
 //! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
 //! [`listener`], [`tls`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
-//! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`].
+//! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]. Beside requests, for
+//! plugins: [`callout`], [`log_calls`], [`ticks`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
 //! watched nor Kubernetes.
 
 mod access_log;
 mod body;
+mod callout;
 mod clock;
 mod connection;
 mod error;
 mod gateway;
 mod listener;
+mod log_calls;
 mod metrics;
 mod policy;
 mod request;
@@ -27,6 +30,7 @@ mod snapshot;
 mod stream;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod ticks;
 mod tls;
 mod upstream;
 mod worker;

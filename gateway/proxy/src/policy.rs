@@ -5,6 +5,7 @@
 //! below `policy/`; [`native`] calls it.
 
 mod basic_auth;
+mod bodies;
 mod concurrency;
 mod cors;
 mod error_pages;
@@ -16,11 +17,13 @@ mod redirect;
 mod request_id;
 mod security_headers;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
+use http_body::Body as _;
 use postern_core::config::PluginSpec;
 use postern_core::config::plugin::OnError;
 use postern_core::name::PolicyName;
@@ -30,11 +33,15 @@ use postern_wasm::Plugin;
 use postern_wasm::PluginError;
 use postern_wasm::PluginWorker;
 use postern_wasm::exchange::LocalResponse;
+use postern_wasm::exchange::ResponseHead;
 
 pub(crate) use self::concurrency::Permit;
 pub(crate) use self::native::Effects;
 pub(crate) use self::native::NativePolicy;
 use self::native::Turn;
+use crate::body::RequestBody;
+use crate::body::ResponseBody;
+use crate::body::filter::Stage;
 use crate::error::ProxyError;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Rule;
@@ -53,12 +60,21 @@ pub(crate) struct LivePlugin {
     pub(crate) spec: PluginSpec,
     /// The component as it was read.
     pub(crate) bytes: Arc<[u8]>,
+    pub(crate) secrets: GrantedSecrets,
     pub(crate) plugin: Arc<Plugin>,
 }
 
+/// Secrets by the name that the plugin asks for, as they were read.
+pub(crate) type GrantedSecrets = BTreeMap<String, Arc<[u8]>>;
+
 impl LivePlugin {
-    pub(crate) fn is_from(&self, spec: &PluginSpec, bytes: &[u8]) -> bool {
-        self.spec == *spec && *self.bytes == *bytes
+    pub(crate) fn is_from(
+        &self,
+        spec: &PluginSpec,
+        bytes: &[u8],
+        secrets: &GrantedSecrets,
+    ) -> bool {
+        self.spec == *spec && *self.bytes == *bytes && self.secrets == *secrets
     }
 }
 
@@ -92,7 +108,6 @@ impl<'c> PolicyChain<'c> {
         view: &'c View,
         rule: &'c Rule,
         client: IpAddr,
-        body_length: Option<u64>,
     ) -> Self {
         Self {
             worker,
@@ -101,13 +116,21 @@ impl<'c> PolicyChain<'c> {
             passed: 0,
             client,
             skips_plugins: false,
-            effects: Effects::of_body(body_length),
+            effects: Effects::default(),
         }
     }
 
-    /// The response is the gateway's own page for a failure: built-in policies alone see it.
-    pub(crate) fn has_failed(&mut self) {
+    /// The response is the gateway's own page for a failure: built-in policies alone see it. Gives
+    /// the error by its right name: a body that was cut at its limit failed for that.
+    pub(crate) fn has_failed(&mut self, error: ProxyError) -> ProxyError {
         self.skips_plugins = true;
+        let excess = self.effects.excess.as_ref();
+        match (&self.effects.body_limit, excess) {
+            (Some((_, policy)), Some(excess)) if excess.get() => ProxyError::BodyTooLarge {
+                policy: policy.clone(),
+            },
+            _ => error,
+        }
     }
 
     /// In order, until one answers. Route choices come first, so that every policy on the request
@@ -115,6 +138,7 @@ impl<'c> PolicyChain<'c> {
     pub(crate) async fn on_request(
         &mut self,
         exchange: &mut Exchange,
+        body: &mut RequestBody,
     ) -> Result<Verdict, ProxyError> {
         for &index in self.policies {
             if let Some((live, worker)) = self.plugin(index)
@@ -124,10 +148,11 @@ impl<'c> PolicyChain<'c> {
                 match worker.select(exchange).await {
                     Ok(Some(name)) => self.selected(live, &name, exchange)?,
                     Ok(None) => {}
-                    Err(error) => self.failed(live, error)?,
+                    Err(error) => failed(live, error)?,
                 }
             }
         }
+        self.effects.body_length = body.size_hint().exact();
         for &index in self.policies {
             self.passed += 1;
             match &*self.view.snapshot.policies[index] {
@@ -148,6 +173,11 @@ impl<'c> PolicyChain<'c> {
                             reason,
                         });
                     }
+                    if let Some((limit, _)) = &self.effects.body_limit
+                        && self.effects.excess.is_none()
+                    {
+                        self.effects.excess = Some(body.limit(*limit));
+                    }
                 }
                 Policy::Plugin(live) => {
                     let Some(worker) = &self.view.plugins[index] else {
@@ -157,8 +187,15 @@ impl<'c> PolicyChain<'c> {
                         continue;
                     }
                     exchange.undo = live.spec.on_error == OnError::Allow;
-                    match worker.on_request(exchange).await {
-                        Ok(Action::Next) => {}
+                    let takes_back = exchange.undo && worker.phases().request_body;
+                    let before = takes_back.then(|| exchange.fork());
+                    let mut acted = worker.on_request(exchange).await;
+                    if let Ok(Action::NeedBody(wish)) = acted {
+                        acted = bodies::on_request_body(worker, exchange, body, wish).await?;
+                    }
+                    match acted {
+                        // Never asked for in a body phase: the host sees to it.
+                        Ok(Action::Next | Action::NeedBody(_)) => {}
                         Ok(Action::Respond(response)) => {
                             let by = live.name.clone();
                             return Ok(Verdict::Respond {
@@ -171,7 +208,12 @@ impl<'c> PolicyChain<'c> {
                             let plugin = live.name.clone();
                             return Err(ProxyError::Aborted { plugin });
                         }
-                        Err(error) => self.failed(live, error)?,
+                        Err(error) => {
+                            failed(live, error)?;
+                            if let Some(before) = before {
+                                exchange.restore(before);
+                            }
+                        }
                     }
                 }
             }
@@ -180,13 +222,13 @@ impl<'c> PolicyChain<'c> {
     }
 
     /// Backwards over those that have seen the request. A policy may replace the response; those
-    /// before it then see the replacement. `replace` is told whose answer it is, or nothing where
-    /// a page changes and who answered does not.
+    /// before it then see the replacement. Names the policy that did so last.
     pub(crate) async fn on_response(
         &mut self,
         exchange: &mut Exchange,
-        mut replace: impl FnMut(&mut Exchange, LocalResponse, Option<&PolicyName>),
-    ) -> Result<(), ProxyError> {
+        body: &mut ResponseBody,
+    ) -> Result<Option<PolicyName>, ProxyError> {
+        let mut replaced_by = None;
         let seen = self.policies[..self.passed].iter().enumerate();
         for (before, &index) in seen.rev() {
             match &*self.view.snapshot.policies[index] {
@@ -199,8 +241,13 @@ impl<'c> PolicyChain<'c> {
                         client: self.client,
                         position: before + 1,
                     };
-                    if let Some(response) = native.on_response(turn) {
-                        replace(exchange, response, None);
+                    // A page changes; who answered does not.
+                    if let Some(local) = native.on_response(turn) {
+                        exchange.response = Some(ResponseHead {
+                            status: local.status,
+                            headers: local.headers,
+                        });
+                        *body = ResponseBody::full(local.body);
                     }
                 }
                 Policy::Plugin(_) if self.skips_plugins => {}
@@ -212,29 +259,75 @@ impl<'c> PolicyChain<'c> {
                         continue;
                     }
                     exchange.undo = live.spec.on_error == OnError::Allow;
-                    match worker.on_response(exchange).await {
-                        Ok(Action::Next) => {}
-                        Ok(Action::Respond(response)) => {
-                            replace(exchange, response, Some(&live.name))
+                    let takes_back = exchange.undo && worker.phases().response_body;
+                    let before = takes_back.then(|| (exchange.fork(), exchange.response.clone()));
+                    let mut acted = worker.on_response(exchange).await;
+                    if let Ok(Action::NeedBody(wish)) = acted {
+                        acted = bodies::on_response_body(worker, exchange, body, wish).await?;
+                    }
+                    match acted {
+                        Ok(Action::Next | Action::NeedBody(_)) => {}
+                        Ok(Action::Respond(local)) => {
+                            exchange.response = Some(ResponseHead {
+                                status: local.status,
+                                headers: local.headers,
+                            });
+                            // Dropping what the upstream sent ends that exchange.
+                            *body = ResponseBody::full(local.body);
+                            replaced_by = Some(live.name.clone());
                         }
                         Ok(Action::Abort) => {
                             let plugin = live.name.clone();
                             return Err(ProxyError::Aborted { plugin });
                         }
-                        Err(error) => self.failed(live, error)?,
+                        Err(error) => {
+                            failed(live, error)?;
+                            if let Some((fork, response)) = before {
+                                exchange.restore(fork);
+                                exchange.response = response;
+                            }
+                        }
                     }
                 }
             }
         }
-        Ok(())
+        Ok(replaced_by)
     }
 
-    /// Whether any plugin will look at the response, and with it may look at the request again.
-    pub(crate) fn has_response_phase(&self) -> bool {
-        self.policies
-            .iter()
-            .filter_map(|&index| self.view.plugins[index].as_ref())
-            .any(|worker| worker.has_response_phase())
+    /// Whether any plugin may ask for fields of the request once it was sent.
+    pub(crate) fn reads_request_later(&self) -> bool {
+        self.plugins()
+            .any(|(_, worker)| worker.plugin().reads_request_later())
+    }
+
+    /// Plugins that want to know how the exchange ends.
+    pub(crate) fn log_plugins(&self) -> Vec<Rc<PluginWorker>> {
+        let plugins = self.plugins();
+        let plugins = plugins.filter(|(_, worker)| worker.has_log_phase());
+        plugins.map(|(_, worker)| Rc::clone(worker)).collect()
+    }
+
+    /// Plugins that see the request's body on its way.
+    pub(crate) fn request_stages(&self) -> Vec<Stage> {
+        let plugins = self.plugins();
+        let plugins = plugins.filter(|(_, worker)| worker.has_request_stream());
+        plugins.map(stage).collect()
+    }
+
+    /// Plugins that see the response's body on its way, among those that have seen the request.
+    pub(crate) fn response_stages(&self) -> Vec<Stage> {
+        if self.skips_plugins {
+            return Vec::new();
+        }
+        let passed = self.policies[..self.passed].iter().rev();
+        let plugins = passed.filter_map(|&index| self.plugin(index));
+        let plugins = plugins.filter(|(_, worker)| worker.has_response_stream());
+        plugins.map(stage).collect()
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = (&LivePlugin, &Rc<PluginWorker>)> {
+        let policies = self.policies.iter();
+        policies.filter_map(|&index| self.plugin(index))
     }
 
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
@@ -266,21 +359,26 @@ impl<'c> PolicyChain<'c> {
         }
         Ok(())
     }
+}
 
-    fn failed(&self, live: &LivePlugin, error: PluginError) -> Result<(), ProxyError> {
-        let status = match live.spec.on_error {
-            OnError::Deny => StatusCode::SERVICE_UNAVAILABLE,
-            OnError::Status(status) => status,
-            OnError::Allow => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(plugin = %live.name, error, "plugin failed, request goes on");
-                return Ok(());
-            }
-        };
-        Err(ProxyError::Plugin {
-            plugin: live.name.clone(),
-            status,
-            source: error,
-        })
-    }
+/// What the failure of a plugin means for its request: the end, or nothing.
+pub(crate) fn failed(live: &LivePlugin, error: PluginError) -> Result<(), ProxyError> {
+    let status = match live.spec.on_error {
+        OnError::Deny => StatusCode::SERVICE_UNAVAILABLE,
+        OnError::Status(status) => status,
+        OnError::Allow => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(plugin = %live.name, error, "plugin failed, request goes on");
+            return Ok(());
+        }
+    };
+    Err(ProxyError::Plugin {
+        plugin: live.name.clone(),
+        status,
+        source: error,
+    })
+}
+
+fn stage((live, worker): (&LivePlugin, &Rc<PluginWorker>)) -> Stage {
+    Stage::new(Rc::clone(worker), live.spec.on_error)
 }

@@ -2,7 +2,8 @@
 //!
 //! [`handle`] cannot fail: errors end in it. [`forward`] only knows success, one phase a statement.
 
-mod facts;
+mod challenge;
+mod policies;
 mod subrequest;
 mod tunnel;
 
@@ -31,22 +32,25 @@ use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_wasm::Exchange;
-use postern_wasm::exchange::ResponseHead;
 
-use self::facts::client;
-use self::facts::introduce;
 pub(crate) use self::subrequest::subrequest;
 use crate::access_log::AccessRecord;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
+use crate::body::filter::Direction;
+use crate::body::filter::Filter;
 use crate::clock::Timer;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::error::Side;
-use crate::policy::Effects;
+use crate::error::request_body_error;
+use crate::log_calls::LogCall;
 use crate::policy::PolicyChain;
 use crate::policy::Verdict;
+use crate::request::policies::filter_response;
+use crate::request::policies::introduce;
+use crate::request::policies::respond;
 use crate::response;
 use crate::snapshot::Rule;
 use crate::upstream::Http1;
@@ -120,6 +124,7 @@ async fn forward(
     record: &mut AccessRecord,
 ) -> Result<Answer, ProxyError> {
     let (mut parts, body) = request.into_parts();
+    let version = parts.version;
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut head = RequestHead::parse(
         parts.method,
@@ -141,6 +146,14 @@ async fn forward(
         return Err(ProxyError::Misdirected);
     }
 
+    if !view.challengers.is_empty() && challenge::is_challenge(connection, &head) {
+        let asked = challenge::answer(view, connection, head, client, version, record);
+        head = match Box::pin(asked).await? {
+            challenge::Asked::Answered(response) => return Ok(Answer::Response(response)),
+            challenge::Asked::NotOurs(head) => head,
+        };
+    }
+
     let rule = view.snapshot.routes.find(&head);
     let rule = rule.and_then(|id| view.snapshot.rule(id));
     let rule = rule.ok_or(ProxyError::NoRoute)?;
@@ -156,101 +169,34 @@ async fn forward(
     }
 
     let mut exchange = Exchange::new(head);
+    let mut chain = PolicyChain::new(worker, view, rule, client);
     exchange.id = record.id();
     if rule.has_plugins {
-        introduce(&mut exchange, view, connection, rule, client, parts.version);
+        introduce(&mut exchange, view, connection, client, version);
+        exchange.route = Some(rule.route.clone());
+        let plugins = chain.log_plugins();
+        if !plugins.is_empty() {
+            let exchange = exchange.fork();
+            record.log_call(LogCall { exchange, plugins });
+        }
     }
-    let mut chain = PolicyChain::new(worker, view, rule, client, body.size_hint().exact());
-    let verdict = if rule.policies.is_empty() {
-        Ok(Verdict::Continue)
-    } else {
-        // Boxed, here and below, because what waits in it is large: every request would move it.
-        Box::pin(chain.on_request(&mut exchange)).await
+    let going = Going {
+        worker,
+        view,
+        connection,
+        rule,
     };
-    record.hold(std::mem::take(&mut chain.effects.permits));
-    let answer = match verdict {
-        Ok(Verdict::Respond {
-            response,
-            by,
-            reason,
-        }) => {
-            record.answered_by(&by, reason);
-            Ok(Answer::Response(response::of_plugin(response)))
-        }
-        Ok(Verdict::Continue) => {
-            let keeps_request = chain.has_response_phase();
-            let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
-            let going = Going {
-                worker,
-                view,
-                connection,
-                rule,
-                effects: &chain.effects,
-            };
-            going
-                .act(&mut exchange, body, upgrade, keeps_request, record)
-                .await
-        }
-        Err(error) => Err(error),
-    };
-    let mut answer = match answer {
-        Ok(answer) => answer,
-        Err(error) if rule.policies.is_empty() => return Err(error),
-        // Built-in policies have their say on the page for it too.
-        Err(error) => {
-            log_error(&error, record.id());
-            record.failed(&error);
-            chain.has_failed();
-            Answer::Response(response::of_error(&error, record.id(), connection.is_h2))
-        }
-    };
-
-    let spec = &rule.spec.headers.response;
-    spec.apply(answer.response_mut().headers_mut());
-    if !rule.policies.is_empty() {
-        Box::pin(respond(&mut chain, &mut exchange, &mut answer, record)).await?;
+    let body = going.request_body(body, record);
+    let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
+    let answer = going
+        .exchange(&mut chain, &mut exchange, body, upgrade, record)
+        .await;
+    record.note(&exchange);
+    let mut answer = answer?;
+    if rule.has_plugins {
+        filter_response(&chain, exchange, &mut answer);
     }
     Ok(answer)
-}
-
-/// The policies on the response.
-async fn respond(
-    chain: &mut PolicyChain<'_>,
-    exchange: &mut Exchange,
-    answer: &mut Answer,
-    record: &mut AccessRecord,
-) -> Result<(), ProxyError> {
-    let response = answer.response_mut();
-    exchange.response = Some(ResponseHead {
-        status: response.status(),
-        headers: std::mem::take(response.headers_mut()),
-    });
-    let mut replacement = None;
-    chain
-        .on_response(exchange, |exchange, local, by| {
-            if let Some(by) = by {
-                record.answered_by(by, None);
-            }
-            exchange.response = Some(ResponseHead {
-                status: local.status,
-                headers: local.headers,
-            });
-            replacement = Some(local.body);
-        })
-        .await?;
-    if let Some(ResponseHead { status, headers }) = exchange.response.take() {
-        if let Some(body) = replacement {
-            // Dropping what the upstream sent ends that exchange.
-            *answer = Answer::Response(response::of_parts(status, body));
-        }
-        let response = answer.response_mut();
-        // A switch of protocols is between client and upstream; nobody may rename it.
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            *response.status_mut() = status;
-        }
-        *response.headers_mut() = headers;
-    }
-    Ok(())
 }
 
 /// What is asked of a rule that accepted a request.
@@ -259,14 +205,83 @@ struct Going<'g> {
     view: &'g Rc<View>,
     connection: &'g Rc<Connection>,
     rule: &'g Rule,
-    effects: &'g Effects,
 }
 
 impl Going<'_> {
+    fn request_body(&self, body: Incoming, record: &AccessRecord) -> RequestBody {
+        if body.is_end_stream() {
+            return RequestBody::empty();
+        }
+        let idle = self.connection.listener.spec.timeouts.body_idle;
+        let timer = self.worker.clock.timer();
+        RequestBody::new(body, timer, idle, record.request_bytes())
+    }
+
+    /// The policies on the request, what the rule says, the policies on the response.
+    async fn exchange(
+        &self,
+        chain: &mut PolicyChain<'_>,
+        exchange: &mut Exchange,
+        mut body: RequestBody,
+        upgrade: Option<OnUpgrade>,
+        record: &mut AccessRecord,
+    ) -> Result<Answer, ProxyError> {
+        let rule = self.rule;
+        let verdict = if rule.policies.is_empty() {
+            Ok(Verdict::Continue)
+        } else {
+            // Boxed, here and below, because what waits in it is large: every request would move
+            // it.
+            Box::pin(chain.on_request(exchange, &mut body)).await
+        };
+        record.hold(std::mem::take(&mut chain.effects.permits));
+        let answer = match verdict {
+            Ok(Verdict::Respond {
+                response,
+                by,
+                reason,
+            }) => {
+                record.answered_by(&by, reason);
+                Ok(Answer::Response(response::of_plugin(response)))
+            }
+            Ok(Verdict::Continue) => {
+                let mut keeps_request = false;
+                if rule.has_plugins {
+                    keeps_request = chain.reads_request_later();
+                    let stages = chain.request_stages();
+                    if !stages.is_empty() {
+                        body.filter(Filter::new(Direction::Request, exchange.fork(), stages));
+                    }
+                }
+                self.act(exchange, body, upgrade, keeps_request, record)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if rule.policies.is_empty() => return Err(error),
+            // Built-in policies have their say on the page for it too.
+            Err(error) => {
+                let error = chain.has_failed(error);
+                log_error(&error, record.id());
+                record.failed(&error);
+                let is_h2 = self.connection.is_h2;
+                Answer::Response(response::of_error(&error, record.id(), is_h2))
+            }
+        };
+        let spec = &rule.spec.headers.response;
+        spec.apply(answer.response_mut().headers_mut());
+        if !rule.policies.is_empty() {
+            Box::pin(respond(chain, exchange, &mut answer, record)).await?;
+        }
+        Ok(answer)
+    }
+
     async fn act(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
         record: &mut AccessRecord,
@@ -302,7 +317,7 @@ impl Going<'_> {
                 let upstream = upstream.ok_or(ProxyError::NoRoute)?;
                 let lease = view.pool(upstream).lease();
                 record.forwarded(lease.pool(), lease.endpoint_index());
-                self.send(exchange, body, upgrade, keeps_request, lease, record)
+                self.send(exchange, body, upgrade, keeps_request, lease)
                     .await
             }
         }
@@ -311,23 +326,14 @@ impl Going<'_> {
     async fn send(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
         lease: Lease,
-        record: &mut AccessRecord,
     ) -> Result<Answer, ProxyError> {
         let clock = &self.worker.clock;
         let of_upstream = lease.upstream().spec.timeouts.first_byte;
         let limit = self.rule.first_byte.unwrap_or(of_upstream);
-        let mut body = if body.is_end_stream() {
-            RequestBody::empty()
-        } else {
-            let idle = self.connection.listener.spec.timeouts.body_idle;
-            RequestBody::new(body, clock.timer(), idle, record.request_bytes())
-        };
-        let limit_of_body = self.effects.body_limit.as_ref();
-        let excess = limit_of_body.map(|(limit, policy)| (body.limit(*limit), policy));
         let upload = body.progress();
         let is_upgrade = upgrade.is_some();
         let request = upstream_request(
@@ -350,12 +356,7 @@ impl Going<'_> {
             let sending = Box::pin(sender.send(*request, &upload));
             sent = first_byte(sending, &timer, limit, &upload).await;
         }
-        let mut response = sent.map_err(|unsent| match &excess {
-            Some((is_too_large, policy)) if is_too_large.get() => ProxyError::BodyTooLarge {
-                policy: (*policy).clone(),
-            },
-            _ => unsent.into_error(&lease),
-        })?;
+        let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
         timer.disarm();
         if !has_plain_framing(response.headers()) {
             // Dropping the sender closes the connection, whose next bytes mean nothing.
@@ -425,7 +426,7 @@ fn upstream_request(
     request
 }
 
-fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
+pub(crate) fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     let is_tls = lease.upstream().spec.tls.is_some();
     parts.scheme = Some(if is_tls {
@@ -472,7 +473,7 @@ fn downstream_response(
 }
 
 /// Why there is no response.
-enum Unsent {
+pub(crate) enum Unsent {
     /// The connection gave the request back untouched.
     Returned(Box<Request<RequestBody>>),
     Failed(hyper::Error),
@@ -488,8 +489,10 @@ impl Unsent {
                 endpoint: lease.endpoint().clone(),
                 source: std::io::ErrorKind::ConnectionReset.into(),
             },
-            Self::Failed(source) if is_request_body_error(&source) => ProxyError::RequestBody,
-            Self::Failed(source) => lease.exchange_error(source),
+            Self::Failed(source) => match request_body_error(&source) {
+                Some(error) => error,
+                None => lease.exchange_error(source),
+            },
             Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
                 upstream: lease.upstream().name.clone(),
                 endpoint: lease.endpoint().clone(),
@@ -499,20 +502,8 @@ impl Unsent {
     }
 }
 
-/// Whether the client, not the endpoint, broke off.
-fn is_request_body_error(error: &hyper::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if error.is::<crate::body::BodyError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
 impl Sender {
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
         upload: &Progress,
@@ -535,7 +526,7 @@ impl Sender {
     }
 
     /// What has to be driven until the response has ended, and then goes back to the pool.
-    fn into_http1(self) -> Option<Http1> {
+    pub(crate) fn into_http1(self) -> Option<Http1> {
         match self {
             Self::Http1(connection) => Some(connection),
             Self::Http2(_) => None,
@@ -565,6 +556,16 @@ async fn first_byte(
         Poll::Pending
     })
     .await
+}
+
+fn client(connection: &Connection, head: &RequestHead) -> std::net::IpAddr {
+    let peer = connection.peer_fields.peer;
+    if connection.rules.is_trusted {
+        let proxies = &connection.listener.spec.trusted_proxies;
+        proxies.client(peer, &head.headers)
+    } else {
+        peer
+    }
 }
 
 fn log_error(error: &ProxyError, id: u64) {

@@ -21,19 +21,25 @@ use tokio::time::Instant;
 
 use crate::access_log::writer::FLUSH_INTERVAL;
 use crate::access_log::writer::LogBuffer;
+use crate::callout::Desk;
+use crate::callout::Orders;
 use crate::clock::Clock;
 use crate::connection::Connections;
 use crate::gateway::Phase;
 use crate::listener;
 use crate::listener::ListenerSocket;
 use crate::listener::takeover::Successor;
+use crate::log_calls::LogCalls;
+use crate::log_calls::log_calls;
 use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
 use crate::policy::Policy;
+use crate::snapshot::PolicyIndex;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
 use crate::snapshot::UpstreamIndex;
+use crate::ticks::Ticking;
 use crate::upstream::Pool;
 
 /// How often unused upstream connections are looked for.
@@ -49,6 +55,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: LogBuffer,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) orders: Orders,
 }
 
 /// What one thread serves with.
@@ -60,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) log: LogBuffer,
     pub(crate) clock: Clock,
     pub(crate) connections: Rc<Connections>,
+    pub(crate) log_calls: LogCalls,
+    desk: Arc<Desk>,
+    /// In the first worker, which ticks for the process.
+    ticks: RefCell<Vec<(Arc<Policy>, Ticking)>>,
     view: RefCell<Rc<View>>,
     accepting: RefCell<Vec<Accepting>>,
     is_leaving: Cell<bool>,
@@ -82,6 +94,8 @@ pub(crate) struct View {
     pools: Vec<Rc<Pool>>,
     /// By `PolicyIndex`; `None` for policies that are no plugins.
     pub(crate) plugins: Vec<Option<Rc<PluginWorker>>>,
+    /// Plugins that answer ACME challenges.
+    pub(crate) challengers: Vec<PolicyIndex>,
     /// By route.
     stats: Vec<Arc<RouteStats>>,
     pub(crate) upstreams: Arc<postern_wasm::exchange::Upstreams>,
@@ -148,14 +162,35 @@ impl Worker {
                 .any(|listener| Arc::ptr_eq(&listener.socket, socket))
         });
         *self.view.borrow_mut() = next;
+        self.tick();
         if !self.is_draining.get() {
             self.start_accepting();
         }
     }
 
+    /// Plugins that are gone tick no more, though a request may still use them; new ones begin.
+    fn tick(&self) {
+        if self.index != 0 {
+            return;
+        }
+        let view = Rc::clone(&self.view.borrow());
+        let policies = &view.snapshot.policies;
+        let mut ticks = self.ticks.borrow_mut();
+        ticks.retain(|(policy, _)| policies.iter().any(|p| Arc::ptr_eq(p, policy)));
+        for policy in policies {
+            if let Policy::Plugin(live) = &**policy
+                && let Some(period) = live.plugin.tick()
+                && !ticks.iter().any(|(p, _)| Arc::ptr_eq(p, policy))
+            {
+                let worker = live.plugin.worker_with(Arc::<Desk>::clone(&self.desk));
+                ticks.push((Arc::clone(policy), Ticking::start(worker, period)));
+            }
+        }
+    }
+
     fn view_of(&self, snapshot: Arc<Snapshot>) -> View {
         let previous = self.view.borrow();
-        make_view(snapshot, &previous, &self.metrics, self.index)
+        make_view(snapshot, &previous, &self.metrics, self.index, &self.desk)
     }
 
     fn start_accepting(self: &Rc<Self>) {
@@ -222,7 +257,13 @@ impl Worker {
     }
 }
 
-fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker: usize) -> View {
+fn make_view(
+    snapshot: Arc<Snapshot>,
+    previous: &View,
+    metrics: &Metrics,
+    worker: usize,
+    desk: &Arc<Desk>,
+) -> View {
     // What is the same object in both snapshots keeps this worker's part of it.
     let pools: HashMap<_, _> = previous
         .pools
@@ -242,13 +283,22 @@ fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker
         .collect();
     let plugin = |policy: &Arc<Policy>| match (&**policy, plugins.get(&Arc::as_ptr(policy))) {
         (_, Some(plugin)) => (*plugin).clone(),
-        (Policy::Plugin(live), None) => Some(Rc::new(live.plugin.worker())),
+        (Policy::Plugin(live), None) => {
+            Some(Rc::new(live.plugin.worker_with(Arc::<Desk>::clone(desk))))
+        }
         (Policy::Native(_), None) => None,
     };
+    let plugins: Vec<_> = snapshot.policies.iter().map(plugin).collect();
+    let challengers = plugins.iter().enumerate();
+    let challengers = challengers.filter_map(|(index, plugin)| {
+        let is_asked = plugin.as_ref().is_some_and(|p| p.has_challenge_phase());
+        is_asked.then_some(index)
+    });
     let routes = snapshot.config.routes.iter();
     View {
         pools: snapshot.upstreams.iter().map(pool).collect(),
-        plugins: snapshot.policies.iter().map(plugin).collect(),
+        challengers: challengers.collect(),
+        plugins,
         stats: routes
             .map(|route| metrics.route(worker, &route.name))
             .collect(),
@@ -267,6 +317,8 @@ impl Worker {
             published,
             metrics,
             log,
+            desk,
+            orders,
             ..
         } = setup;
         let snapshot = published.load();
@@ -275,10 +327,12 @@ impl Worker {
             snapshot: Arc::clone(&snapshot),
             pools: Vec::new(),
             plugins: Vec::new(),
+            challengers: Vec::new(),
             stats: Vec::new(),
             upstreams: Arc::default(),
         };
-        let view = make_view(snapshot, &before, &metrics, index);
+        let view = make_view(snapshot, &before, &metrics, index, &desk);
+        let (log_calls, jobs) = log_calls();
         let worker = Rc::new(Self {
             index,
             published,
@@ -287,6 +341,9 @@ impl Worker {
             log,
             clock: Clock::default(),
             connections: Rc::default(),
+            log_calls,
+            desk,
+            ticks: RefCell::default(),
             view: RefCell::new(Rc::new(view)),
             accepting: RefCell::default(),
             is_leaving: Cell::new(false),
@@ -296,6 +353,9 @@ impl Worker {
         });
         tokio::task::spawn_local(worker.clock.clone().run());
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+        tokio::task::spawn_local(orders.serve(Rc::clone(&worker)));
+        tokio::task::spawn_local(jobs.serve());
+        worker.tick();
         worker
     }
 }
@@ -312,7 +372,8 @@ pub(crate) async fn run(setup: WorkerSetup) {
             Phase::Leaving { to } => worker.leave_to(to),
             Phase::Draining => {
                 worker.drain();
-                while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
+                let is_busy = || worker.connections.count() > 0 || worker.log_calls.open() > 0;
+                while is_busy() && *phase.borrow() == Phase::Draining {
                     tokio::time::sleep(DRAIN_INTERVAL).await;
                 }
                 break;

@@ -160,15 +160,17 @@ async fn a_refused_body_is_not_the_next_request() {
     let config = with_policies(app.addr, BODY, r#"["body"]"#);
     let gateway = SetUp::new().start(&config).await;
     let inner = "GET /smuggled HTTP/1.1\r\nhost: a.test\r\n\r\n".repeat(30);
+    let last = "GET /last HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";
     let outer = format!(
-        "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: {}\r\n\r\n{inner}",
+        "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: {}\r\n\r\n{inner}{last}",
         inner.len()
     );
     assert!(inner.len() > 1024);
-    let answer = raw::exchange_and_end(gateway.addr("http"), outer.as_bytes()).await;
+    let answer = raw::exchange(gateway.addr("http"), outer.as_bytes()).await;
+    // The connection may end with the refusal, or go on behind the body.
     let answers = raw::answers(&answer);
-    assert_eq!(answers.len(), 1, "{}", answer.escape_ascii());
-    assert_eq!(answers[0].status, 413);
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert!([&[413][..], &[413, 200]].contains(&&*statuses), "{statuses:?}");
     let lines = gateway.finish().await;
-    assert_eq!(lines.len(), 1);
+    assert!(lines.iter().all(|line| line["path"] != "/smuggled"), "{lines:#?}");
 }

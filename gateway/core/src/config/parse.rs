@@ -5,6 +5,7 @@
 //! could not read is left out of the next one.
 
 mod item;
+mod plugin;
 mod policy;
 mod rule;
 pub mod units;

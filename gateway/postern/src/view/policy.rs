@@ -18,8 +18,8 @@ use super::duration;
 use super::object;
 use super::on_error;
 use super::path;
+use super::print_size;
 use super::redirect;
-use super::size;
 
 impl View {
     pub(super) fn policy(&self, policy: &PolicySpec) -> Value {
@@ -41,7 +41,7 @@ impl View {
                 ),
                 ("keep-credentials", json!(spec.keeps_credentials)),
             ]),
-            PolicySpec::BodySize(spec) => json!({ "limit": size(spec.limit) }),
+            PolicySpec::BodySize(spec) => json!({ "limit": print_size(spec.limit) }),
             PolicySpec::Canary(spec) => canary(spec),
             PolicySpec::Concurrency(spec) => json!({
                 "requests": spec.requests,

@@ -3,6 +3,7 @@
 //! A policy is shared by all workers and outlives changes that leave its declaration equal, with
 //! whatever it counts. What it wants of a request later than its own turn goes into [`Effects`].
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -98,25 +99,17 @@ pub(super) struct Turn<'t> {
 #[derive(Default)]
 pub(crate) struct Effects {
     /// Bytes of the request body, if the client has said how many there are.
-    pub(crate) body_length: Option<u64>,
+    pub(super) body_length: Option<u64>,
     /// Most bytes of the request body, and the policy that says so.
-    pub(crate) body_limit: Option<(u64, PolicyName)>,
+    pub(super) body_limit: Option<(u64, PolicyName)>,
+    /// Whether there were more, once the limit holds.
+    pub(super) excess: Option<Rc<Cell<bool>>>,
     /// Held until the request is over.
     pub(crate) permits: Vec<Permit>,
     /// Response fields, each written when its policy's turn on the response comes.
     fields: Vec<(usize, HeaderName, HeaderValue)>,
     /// The same, for fields that may be there more than once.
     more_fields: Vec<(usize, HeaderName, HeaderValue)>,
-}
-
-impl Effects {
-    /// None yet, of a request whose body is so long.
-    pub(super) fn of_body(body_length: Option<u64>) -> Self {
-        Self {
-            body_length,
-            ..Self::default()
-        }
-    }
 }
 
 impl Turn<'_> {
@@ -281,6 +274,8 @@ impl NativePolicy {
             .is_none_or(|(other, _)| limit < *other)
         {
             effects.body_limit = Some((limit, self.name.clone()));
+            // Put on the body anew.
+            effects.excess = None;
         }
         None
     }
