@@ -170,7 +170,13 @@ async fn a_refused_body_is_not_the_next_request() {
     // The connection may end with the refusal, or go on behind the body.
     let answers = raw::answers(&answer);
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-    assert!([&[413][..], &[413, 200]].contains(&&*statuses), "{statuses:?}");
+    assert!(
+        [&[413][..], &[413, 200]].contains(&&*statuses),
+        "{statuses:?}"
+    );
     let lines = gateway.finish().await;
-    assert!(lines.iter().all(|line| line["path"] != "/smuggled"), "{lines:#?}");
+    assert!(
+        lines.iter().all(|line| line["path"] != "/smuggled"),
+        "{lines:#?}"
+    );
 }
