@@ -121,7 +121,10 @@ impl AccessRecord {
         let mut record = Self::start(worker, &worker.view(), connection, &method, version);
         record.method = None;
         record.status = Some(status);
-        record.reason = Some("bad-request");
+        record.reason = Some(match status {
+            StatusCode::REQUEST_TIMEOUT => "request-timeout",
+            _ => "bad-request",
+        });
     }
 
     pub(crate) fn status(&mut self, status: StatusCode) {
@@ -140,7 +143,7 @@ impl AccessRecord {
     pub(crate) fn cut(&mut self, error: &BodyError) {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
-            BodyError::Cut(_) => "response-cut",
+            BodyError::Cut(_) | BodyError::Trailers => "response-cut",
         });
     }
 
@@ -158,6 +161,7 @@ impl AccessRecord {
         match self.reason {
             Some(reason) => reason,
             None if self.is_complete => "ok",
+            None if self.connection.has_stalled() => "client-stalled",
             None => "client-closed",
         }
     }

@@ -68,6 +68,10 @@ pub(crate) enum ProxyError {
     },
     #[error("the request body could not be read")]
     RequestBody,
+    #[error("the request body came too slowly")]
+    RequestBodySlow,
+    #[error("the gateway is short of memory")]
+    Overloaded,
 }
 
 /// Whose fault it was.
@@ -101,6 +105,12 @@ impl ProxyError {
             Self::Plugin { status, .. } => *status,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            // Not the endpoint's fault.
+            Self::Connect { source, .. } if is_out_of_files(source) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::RequestBodySlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -121,6 +131,7 @@ impl ProxyError {
             Self::Plugin { source, .. } => source.reason(),
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
+            Self::Connect { source, .. } if is_out_of_files(source) => "out-of-files",
             Self::Connect { .. } => "upstream-connect",
             Self::ConnectTimeout { .. } => "upstream-connect-timeout",
             Self::FirstByteTimeout { .. } => "upstream-timeout",
@@ -128,15 +139,20 @@ impl ProxyError {
                 "upstream-protocol"
             }
             Self::RequestBody => "request-body",
+            Self::RequestBodySlow => "request-body-slow",
+            Self::Overloaded => "overloaded",
         }
     }
 
     pub(crate) fn side(&self) -> Side {
         match self {
-            Self::Request(_) | Self::Misdirected | Self::NoRoute | Self::RequestBody => {
-                Side::Downstream
-            }
-            Self::Rewrite(_) => Side::Gateway,
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::RequestBody
+            | Self::RequestBodySlow => Side::Downstream,
+            Self::Rewrite(_) | Self::Overloaded => Side::Gateway,
+            Self::Connect { source, .. } if is_out_of_files(source) => Side::Gateway,
             Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
                 Side::Plugin
             }
@@ -153,7 +169,11 @@ impl ProxyError {
     /// request boundary in doubt.
     pub(crate) fn closes(&self) -> bool {
         match self {
-            Self::Request(_) | Self::RequestBody | Self::Aborted { .. } => true,
+            Self::Request(_)
+            | Self::RequestBody
+            | Self::RequestBodySlow
+            | Self::Overloaded
+            | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::Rewrite(_)
@@ -167,4 +187,11 @@ impl ProxyError {
             | Self::UnaskedUpgrade { .. } => false,
         }
     }
+}
+
+/// Whether the process, or the machine, has no file descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }

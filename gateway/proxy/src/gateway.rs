@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::access_log::writer::LogWriter;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
 use crate::worker;
@@ -41,6 +42,7 @@ pub(crate) enum Phase {
 pub struct Gateway {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    overload: Arc<Overload>,
     phase: watch::Sender<Phase>,
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
@@ -55,6 +57,7 @@ impl Gateway {
         let log = LogWriter::start(log_path.clone())?;
         let metrics = Arc::new(Metrics::new(workers));
         let published = Arc::new(Published::new(first));
+        let overload = Overload::start();
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
         for index in 0..workers {
@@ -65,6 +68,7 @@ impl Gateway {
                 index,
                 published: Arc::clone(&published),
                 metrics: Arc::clone(&metrics),
+                overload: Arc::clone(&overload),
                 log: buffer,
                 phase: follow.clone(),
             };
@@ -77,6 +81,7 @@ impl Gateway {
         Ok(Self {
             published,
             metrics,
+            overload,
             phase,
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
@@ -111,7 +116,8 @@ impl Gateway {
 
     /// Metrics of the data plane, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.published.load())
+        let memory = self.overload.memory_percent();
+        self.metrics.render(&self.published.load(), memory)
     }
 
     /// The addresses that are served, with the ports that the kernel chose.

@@ -6,7 +6,7 @@
 //! path takes no lock.
 //!
 //! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
-//! [`listener`], [`tls`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
+//! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
 //! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
@@ -18,8 +18,10 @@ mod clock;
 mod connection;
 mod error;
 mod gateway;
+mod guard;
 mod listener;
 mod metrics;
+mod overload;
 mod policy;
 mod request;
 mod response;

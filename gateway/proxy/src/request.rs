@@ -24,6 +24,7 @@ use postern_core::config::route::ActionSpec;
 use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::header::has_plain_framing;
 use postern_core::header::remove_hop_by_hop;
+use postern_core::request::RequestError;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
@@ -32,6 +33,8 @@ use postern_wasm::Exchange;
 use postern_wasm::exchange::ResponseHead;
 
 use crate::access_log::AccessRecord;
+use crate::body::BodyError;
+use crate::body::Pace;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
@@ -55,9 +58,11 @@ pub(crate) async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let in_flight = connection.begin();
     // One view for the whole request: a reload must not show it two configurations.
     let view = worker.view();
+    let steps = &view.snapshot.config.limits.memory;
+    let in_flight = connection.begin(worker.overload.closes(steps));
+    let stall = connection.stall();
     let is_head = request.method() == Method::HEAD;
     let mut record = AccessRecord::start(
         &worker,
@@ -83,11 +88,11 @@ pub(crate) async fn handle(
         }
     };
     record.status(answer.status());
-    if worker.is_draining() && !connection.is_h2 {
+    if connection.is_ending() && !connection.is_h2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
-    answer.body_mut().attach(record, in_flight, is_head);
+    answer.body_mut().attach(record, in_flight, stall, is_head);
     Ok(answer)
 }
 
@@ -113,7 +118,14 @@ async fn forward(
     request: Request<Incoming>,
     record: &mut AccessRecord,
 ) -> Result<Answer, ProxyError> {
+    if worker.overload.refuses(&view.snapshot.config.limits.memory) {
+        return Err(ProxyError::Overloaded);
+    }
     let (mut parts, body) = request.into_parts();
+    // HTTP/1 counts them while it reads; in HTTP/2 each crumb of a cookie is one.
+    if parts.headers.len() > connection.listener.spec.limits.head_fields as usize {
+        return Err(ProxyError::Request(RequestError::Fields));
+    }
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut head = RequestHead::parse(
         parts.method,
@@ -297,8 +309,8 @@ impl Going<'_> {
         let body = if body.is_end_stream() {
             RequestBody::empty()
         } else {
-            let idle = self.connection.listener.spec.timeouts.body_idle;
-            RequestBody::new(body, clock.timer(), idle, record.request_bytes())
+            let pace = Pace::new(self.connection, &exchange.request.headers);
+            RequestBody::new(body, clock.timer(), pace, record.request_bytes())
         };
         let upload = body.progress();
         let is_upgrade = upgrade.is_some();
@@ -324,6 +336,7 @@ impl Going<'_> {
         }
         let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
         timer.disarm();
+        upload.answered();
         if !has_plain_framing(response.headers()) {
             // Dropping the sender closes the connection, whose next bytes mean nothing.
             return Err(ProxyError::Framing {
@@ -348,9 +361,9 @@ impl Going<'_> {
         let idle = lease.upstream().spec.timeouts.body_idle;
         let is_head = exchange.request.method == Method::HEAD;
         let connection = sender.into_http1();
-        Ok(Answer::Response(downstream_response(
-            response, timer, idle, connection, lease, is_head,
-        )))
+        let mut response = downstream_response(response, timer, idle, connection, lease, is_head);
+        response.body_mut().follow(upload);
+        Ok(Answer::Response(response))
     }
 }
 
@@ -455,8 +468,11 @@ impl Unsent {
                 endpoint: lease.endpoint().clone(),
                 source: std::io::ErrorKind::ConnectionReset.into(),
             },
-            Self::Failed(source) if is_request_body_error(&source) => ProxyError::RequestBody,
-            Self::Failed(source) => lease.exchange_error(source),
+            Self::Failed(source) => match body_error(&source) {
+                Some(BodyError::Idle) => ProxyError::RequestBodySlow,
+                Some(BodyError::Cut(_) | BodyError::Trailers) => ProxyError::RequestBody,
+                None => lease.exchange_error(source),
+            },
             Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
                 upstream: lease.upstream().name.clone(),
                 endpoint: lease.endpoint().clone(),
@@ -466,16 +482,16 @@ impl Unsent {
     }
 }
 
-/// Whether the client, not the endpoint, broke off.
-fn is_request_body_error(error: &hyper::Error) -> bool {
+/// What was wrong with the client's body, if that is why the exchange failed.
+fn body_error(error: &hyper::Error) -> Option<&BodyError> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if error.is::<crate::body::BodyError>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 impl Sender {

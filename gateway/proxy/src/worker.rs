@@ -29,6 +29,7 @@ use crate::listener::ListenerSocket;
 use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
+use crate::overload::Overload;
 use crate::policy::Policy;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
@@ -46,6 +47,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) index: usize,
     pub(crate) published: Arc<Published>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) log: LogBuffer,
     pub(crate) phase: watch::Receiver<Phase>,
 }
@@ -55,6 +57,7 @@ pub(crate) struct Worker {
     index: usize,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) log: LogBuffer,
     pub(crate) clock: Clock,
@@ -249,6 +252,7 @@ impl Worker {
             index,
             published,
             metrics,
+            overload,
             log,
             ..
         } = setup;
@@ -267,6 +271,7 @@ impl Worker {
             published,
             stats: metrics.worker(index),
             metrics,
+            overload,
             log,
             clock: Clock::default(),
             connections: Rc::default(),
