@@ -55,6 +55,8 @@ const H2_SEND_BUFFER: usize = 256 << 10;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Enough of the preface to tell it from any HTTP/1 request line.
 const H2_PREFACE_START: usize = 4;
+/// Bytes that are looked at before an HTTP implementation gets them.
+const FIRST_LOOK: usize = 64;
 
 /// What is known of a connection, for all its requests.
 pub(crate) struct Connection {
@@ -133,6 +135,7 @@ impl Accepted {
             listener.spec.limits.requests,
             worker.is_draining(),
         ));
+        watch.start();
         let registered = worker.connections.insert(Rc::clone(&watch));
         Self {
             peer,
@@ -159,7 +162,10 @@ pub(crate) async fn serve_opened(
     let Accepted { peer, watch, open } = accepted;
     let Opened { stream, is_h2, tls } = opened;
     let is_tls = tls.is_some();
-    watch.start();
+    if is_tls {
+        // The handshake had a time of its own; in clear text the head began with the connection.
+        watch.start();
+    }
     let connection = Rc::new(Connection {
         peer_fields: PeerFields::new(peer.ip(), is_tls, listener.socket.addr.port()),
         peer,
@@ -234,14 +240,18 @@ async fn open(clock: &Clock, listener: &Listener, stream: TcpStream) -> io::Resu
 
 /// Whether a clear-text client begins with the preface of HTTP/2. Looks without taking.
 async fn has_h2_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut start = [0; H2_PREFACE_START];
+    let mut start = [0; FIRST_LOOK];
     let mut seen = 0;
     loop {
         let peeked = stream.peek(&mut start).await?;
-        if start[..peeked] != H2_PREFACE[..peeked] || peeked == 0 {
-            return Ok(false);
+        let compared = peeked.min(H2_PREFACE_START);
+        if start[..compared] != H2_PREFACE[..compared] || peeked == 0 {
+            return match is_other_protocol(&start[..peeked]) {
+                true => Err(io::ErrorKind::InvalidData.into()),
+                false => Ok(false),
+            };
         }
-        if peeked == H2_PREFACE_START {
+        if compared == H2_PREFACE_START {
             return Ok(true);
         }
         if peeked == seen {
@@ -250,6 +260,17 @@ async fn has_h2_preface(stream: &TcpStream) -> io::Result<bool> {
         }
         seen = peeked;
     }
+}
+
+/// Whether a first line names a protocol that is not HTTP: an answer in HTTP would mean nothing to
+/// who wrote it. h2spec, for one, takes it for a frame.
+fn is_other_protocol(start: &[u8]) -> bool {
+    let Some(end) = start.windows(2).position(|pair| pair == b"\r\n") else {
+        return false;
+    };
+    let mut words = start[..end].split(|&byte| byte == b' ');
+    let third = words.nth(2);
+    words.next().is_none() && third.is_some_and(|word| !word.starts_with(b"HTTP"))
 }
 
 async fn serve_http1(
@@ -301,10 +322,11 @@ async fn serve_http2(
         .initial_stream_window_size(H2_STREAM_WINDOW)
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(http2.head_bytes)
+        // A section of exactly this size is refused there.
+        .max_header_list_size(http2.head_bytes + 1)
         .max_send_buf_size(H2_SEND_BUFFER)
-        // Both are counted below, where the sheet of limits is kept; these come after.
-        .max_local_error_reset_streams(http2.faults as usize)
+        // Both are counted below, where one number holds for every cause; these come after.
+        .max_local_error_reset_streams(2 * http2.faults as usize)
         .max_pending_accept_reset_streams(http2.resets as usize + 1)
         .serve_connection(TokioIo::new(guarded), service);
     let ended = watch

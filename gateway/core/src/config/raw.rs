@@ -225,8 +225,6 @@ pub(super) struct RawHttp2Limits {
     pub priorities: Option<At<i64>>,
     /// WINDOW_UPDATE frames in a window, over what was sent to the client calls for. Default: 100.
     pub window_updates: Option<At<i64>>,
-    /// CONTINUATION frames of one request head. Default: 20.
-    pub continuations: Option<At<i64>>,
     /// DATA frames without data in a row. Default: 100.
     pub empty_data: Option<At<i64>>,
 }

@@ -53,7 +53,6 @@ pub(super) fn http2(spec: &Http2Limits) -> Value {
         "pings": spec.pings,
         "priorities": spec.priorities,
         "window-updates": spec.window_updates,
-        "continuations": spec.continuations,
         "empty-data": spec.empty_data,
     })
 }

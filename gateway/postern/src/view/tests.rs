@@ -25,7 +25,7 @@ trusted-proxies = ["10.0.0.0/8", "::1"]
 encoded-slash = "keep"
 timeouts = { handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s", write-idle = "4s", body-grace = "5s" }
 limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9, requests = 10, body-rate = "1KiB" }
-http2 = { head = "8KiB", window = "1s", resets = 1, resets-in-window = 2, faults = 3, settings = 4, pings = 5, priorities = 6, window-updates = 7, continuations = 8, empty-data = 9 }
+http2 = { head = "8KiB", window = "1s", resets = 1, resets-in-window = 2, faults = 3, settings = 4, pings = 5, priorities = 6, window-updates = 7, empty-data = 9 }
 [listeners.https]
 bind = "[::]:8443"
 tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop" }

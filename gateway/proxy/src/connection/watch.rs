@@ -98,7 +98,10 @@ impl Watch {
     pub(super) fn begin(self: &Rc<Self>, is_last: bool) -> InFlight {
         self.active.set(self.active.get() + 1);
         self.phase.set(Phase::Serving);
-        self.timer.disarm();
+        // The head of the next may have begun before this one was taken up.
+        if !self.wire.is_head_open.get() {
+            self.timer.disarm();
+        }
         self.left.set(self.left.get().saturating_sub(1));
         if is_last || self.left.get() == 0 {
             self.drain();
@@ -268,7 +271,9 @@ impl Drop for InFlight {
         watch.phase.set(Phase::Idle);
         watch.signals.forget_read();
         watch.seen_sent.set(watch.wire.data_sent.get());
-        if watch.has_stalled.get() && !watch.draining.get() {
+        if watch.draining.get() {
+            watch.timer.arm(watch.timeouts.request_head);
+        } else if watch.has_stalled.get() {
             // Nothing but stalled streams was left.
             watch.drain();
         } else if watch.wire.unfinished.get() > 0 {

@@ -24,8 +24,6 @@ pub const DEFAULT_PINGS: u32 = 100;
 pub const DEFAULT_PRIORITIES: u32 = 100;
 /// WINDOW_UPDATE frames in a window, over what was sent to the client.
 pub const DEFAULT_WINDOW_UPDATES: u32 = 100;
-/// CONTINUATION frames of one field section.
-pub const DEFAULT_CONTINUATIONS: u32 = 20;
 /// DATA frames without data, in a row, on one connection.
 pub const DEFAULT_EMPTY_DATA: u32 = 100;
 
@@ -41,7 +39,6 @@ pub struct Http2Limits {
     pub pings: u32,
     pub priorities: u32,
     pub window_updates: u32,
-    pub continuations: u32,
     pub empty_data: u32,
 }
 
@@ -57,7 +54,6 @@ impl Default for Http2Limits {
             pings: DEFAULT_PINGS,
             priorities: DEFAULT_PRIORITIES,
             window_updates: DEFAULT_WINDOW_UPDATES,
-            continuations: DEFAULT_CONTINUATIONS,
             empty_data: DEFAULT_EMPTY_DATA,
         }
     }

@@ -96,11 +96,6 @@ impl FileReader<'_> {
                 "window-updates",
                 &mut limits.window_updates,
             ),
-            (
-                &raw.continuations,
-                "continuations",
-                &mut limits.continuations,
-            ),
             (&raw.empty_data, "empty-data", &mut limits.empty_data),
         ];
         for (number, what, into) in counts {
