@@ -246,10 +246,12 @@ async fn has_h2_preface(stream: &TcpStream) -> io::Result<bool> {
         let peeked = stream.peek(&mut start).await?;
         let compared = peeked.min(H2_PREFACE_START);
         if start[..compared] != H2_PREFACE[..compared] || peeked == 0 {
-            return match is_other_protocol(&start[..peeked]) {
-                true => Err(io::ErrorKind::InvalidData.into()),
-                false => Ok(false),
-            };
+            if !is_other_protocol(&start[..peeked]) {
+                return Ok(false);
+            }
+            // Closing a socket with unread bytes would reset it.
+            let _ = stream.try_read(&mut start);
+            return Err(io::ErrorKind::InvalidData.into());
         }
         if compared == H2_PREFACE_START {
             return Ok(true);

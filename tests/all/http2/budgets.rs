@@ -263,19 +263,36 @@ async fn a_field_section_has_a_size() {
 #[tokio::test]
 async fn requests_of_a_connection_are_counted() {
     let app = Upstream::echo("app").await;
-    let gateway = SetUp::new()
-        .start(&config(
-            app.addr,
-            "limits.requests = 3\ntimeouts.request-head = \"500ms\"",
-        ))
-        .await;
+    let settings = "limits.requests = 3\ntimeouts.request-head = \"500ms\"";
+    let gateway = SetUp::new().start(&config(app.addr, settings)).await;
     let mut connection = Connection::open(gateway.addr("http")).await;
-    for stream in [1, 3, 5] {
+    for stream in [1, 3] {
         connection.send(&get(stream, "/")).await;
         let outcome = connection.outcome(stream).await;
         assert_eq!(outcome.status, Some(200), "{stream}: {outcome:?}");
+        assert_eq!(outcome.goaway, None, "{stream}");
     }
-    let said = connection.rest().await;
-    let goaway = said.iter().find(|f| f.kind == client::frames::GOAWAY);
-    assert_eq!(goaway.map(client::frames::Frame::code), Some(0), "{said:?}");
+    connection.send(&get(5, "/")).await;
+    let frames = connection.rest().await;
+    let is_answered = frames.iter().any(|f| f.stream == 5 && f.ends());
+    let goaway = frames.iter().find(|f| f.kind == client::frames::GOAWAY);
+    assert!(is_answered, "{frames:?}");
+    assert_eq!(
+        goaway.map(client::frames::Frame::code),
+        Some(0),
+        "{frames:?}"
+    );
+}
+
+#[tokio::test]
+async fn requests_of_an_http1_connection_are_counted() {
+    let app = Upstream::echo("app").await;
+    let gateway = SetUp::new()
+        .start(&config(app.addr, "limits.requests = 3"))
+        .await;
+    let mut client = client::Client::http1(gateway.addr("http")).await;
+    for (request, connection) in [(1, ""), (2, ""), (3, "close")] {
+        let reply = client.get("a.test", "/").await;
+        assert_eq!(reply.header("connection"), connection, "{request}");
+    }
 }
