@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
-	soak-reload soak-reload-short exhaustion bench bench-micro clean
+	soak-reload soak-reload-short soak-takeover soak-takeover-short exhaustion bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -44,7 +44,7 @@ setup-tests:
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
-	$(MAKE) doc deny soak-reload-short
+	$(MAKE) doc deny soak-reload-short soak-takeover-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -70,6 +70,12 @@ soak-reload-short: build
 # Out of files, memory, disk and readers; wants root.
 exhaustion: build
 	$(TARGET)/debug/exhaustion
+
+soak-takeover: build
+	$(TARGET)/debug/takeover-under-load --seconds 90 --reloads 200 --takeovers 20
+
+soak-takeover-short: build
+	$(TARGET)/debug/takeover-under-load --seconds 10 --reloads 10 --takeovers 3
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

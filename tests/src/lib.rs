@@ -15,5 +15,6 @@ pub mod gateway;
 pub mod process;
 pub mod scratch;
 pub mod soak;
+pub mod takeover;
 pub mod upstream;
 pub mod websocket;

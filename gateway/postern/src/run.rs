@@ -4,6 +4,7 @@
 //! where a look at a thousand files or the compilation of a plugin delays no request.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -13,6 +14,9 @@ use anyhow::Context as _;
 use postern_core::config::Problem;
 use postern_proxy::Compiler;
 use postern_proxy::Gateway;
+use postern_proxy::Successor;
+use postern_proxy::leave_to;
+use postern_proxy::listen;
 use postern_wasm::PluginEngine;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
@@ -34,6 +38,8 @@ const STOP_AT_ONCE: Duration = Duration::from_millis(300);
 
 pub struct Options {
     pub config: PathBuf,
+    /// Whether another gateway may be listening on the same addresses, to be followed.
+    pub takeover: bool,
     /// How long connections are still accepted after the signal to end.
     pub accept_for: Duration,
     /// When what has not finished is cut, from the signal on.
@@ -61,6 +67,8 @@ struct Running {
     readiness: watch::Sender<Readiness>,
     start: Start,
     compiler: Compiler,
+    /// The admin listener's socket.
+    admin: std::net::TcpListener,
 }
 
 /// Runs until a signal ends it. The log has to be started.
@@ -81,7 +89,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
     // Before anything else: a signal during the start ends the start.
     let mut ending = Ending::new().context("cannot take signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
-    let starting = tokio::spawn(start(options.config));
+    let starting = tokio::spawn(start(options.config, options.takeover));
     let running = tokio::select! {
         running = starting => running.context("the start failed: the gateway has a fault")??,
         () = ending.asked() => return Ok(End::Clean),
@@ -92,6 +100,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
         readiness,
         start,
         compiler,
+        admin,
     } = running;
 
     let poke = start.poke();
@@ -116,6 +125,11 @@ async fn serve(options: Options) -> Result<End, Failure> {
     }
 
     tracing::info!("ending");
+    // Who asks from now on asks the process that follows, or this one if there is none.
+    if let Err(error) = leave_to(Successor::First, &admin, 1) {
+        tracing::warn!(%error, "a successor cannot take the admin listener over without a gap");
+    }
+    drop(admin);
     readiness.send_replace(Readiness::Draining);
     control.abort();
     let end = tokio::select! {
@@ -135,16 +149,21 @@ async fn serve(options: Options) -> Result<End, Failure> {
     Ok(end)
 }
 
-async fn start(config: PathBuf) -> Result<Running, Failure> {
+async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
     let start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
-    let admin = start.config().admin;
-    let listener = TcpListener::bind(admin.bind).await.map_err(|error| {
-        let message = format!("cannot listen on {}: {error}", admin.bind);
-        Failure::Problems(vec![Problem::error(
+    let addr = start.config().admin.bind;
+    let admin = listen_admin(addr, takeover).map_err(|error| {
+        let mut problem = Problem::error(
             start.origins().find("admin.bind"),
-            message,
-        )])
+            format!("cannot listen on {addr}: {error}"),
+        );
+        if error.kind() == io::ErrorKind::AddrInUse && !takeover {
+            problem = problem.with_help("to follow a gateway that is running, add --takeover");
+        }
+        Failure::Problems(vec![problem])
     })?;
+    let listener = admin.try_clone().and_then(TcpListener::from_std);
+    let listener = listener.context("cannot use the admin listener")?;
     if let Ok(addr) = listener.local_addr() {
         tracing::info!(%addr, "admin listening");
     }
@@ -169,7 +188,18 @@ async fn start(config: PathBuf) -> Result<Running, Failure> {
         readiness,
         start,
         compiler,
+        admin,
     })
+}
+
+/// The listeners for traffic share their addresses without being asked, so this one is also the
+/// guard against a second gateway that was started by mistake.
+fn listen_admin(addr: SocketAddr, takeover: bool) -> io::Result<std::net::TcpListener> {
+    if !takeover {
+        // Fails where anybody listens, and is closed again at once.
+        std::net::TcpListener::bind(addr)?;
+    }
+    listen(addr)
 }
 
 /// The signals that ask for the end, each time they come.

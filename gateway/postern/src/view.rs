@@ -22,8 +22,12 @@ use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::listener::TlsVersion;
+use postern_core::config::parse::units::print_size;
+use postern_core::config::plugin::Grants;
+use postern_core::config::plugin::Isolation;
 use postern_core::config::plugin::OnError;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::policy::HeaderEdits;
 use postern_core::config::route::ActionSpec;
 use postern_core::config::route::FieldMatch;
@@ -131,10 +135,17 @@ impl View {
             "limits": {
                 "cpu": duration(limits.cpu),
                 "time": duration(limits.time),
-                "memory": size(limits.memory),
+                "memory": print_size(limits.memory),
                 "instances": limits.instances,
                 "log-lines": limits.log_lines,
+                "body": print_size(limits.body),
+                "callouts": limits.callouts,
             },
+            "isolation": match spec.isolation {
+                Isolation::Plugin => "plugin",
+                Isolation::Request => "request",
+            },
+            "grants": grants(&spec.grants),
             "config": given.collect::<Map<_, _>>(),
         })
     }
@@ -217,6 +228,25 @@ impl View {
         });
         object(pairs)
     }
+}
+
+/// Where secrets are, never what they are.
+fn grants(grants: &Grants) -> Value {
+    let upstreams = grants.upstreams.iter();
+    let secrets = grants.secrets.iter().map(|(name, source)| {
+        let source = match source {
+            SecretSource::File(file) => json!({ "file": path(file) }),
+            SecretSource::Env(variable) => json!({ "env": variable }),
+        };
+        (name.clone(), source)
+    });
+    json!({
+        "upstreams": upstreams.map(ToString::to_string).collect::<Vec<_>>(),
+        "secrets": secrets.collect::<Map<_, _>>(),
+        "shared-state": grants.shared_state.map(print_size),
+        "challenges": grants.challenges,
+        "dns": grants.dns,
+    })
 }
 
 fn runtime(config: &Config) -> Value {
@@ -376,17 +406,6 @@ fn duration(duration: Duration) -> String {
         format!("{}s", milliseconds / 1000)
     } else {
         format!("{milliseconds}ms")
-    }
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let fitting = units
-        .into_iter()
-        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
-    match fitting {
-        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
-        None => format!("{bytes}B"),
     }
 }
 

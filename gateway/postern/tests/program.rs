@@ -380,6 +380,45 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
+fn a_successor_takes_over_without_a_refused_connection() {
+    let [http, admin] = [(), ()].map(|()| {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    });
+    let answering = |body: &str| {
+        let text = answering(body).replacen("127.0.0.1:0", &admin.to_string(), 1);
+        text.replacen("127.0.0.1:0", &http.to_string(), 1)
+    };
+    let write = |text: String| move |dir: &Path| fs::write(dir.join("postern.toml"), text).unwrap();
+    let mut old = Program::start(write(answering("old")), &["--accept-for", "600ms"]);
+
+    // A second gateway is no successor unless it is said to be one.
+    old.write("second.toml", &answering("new"));
+    let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["run", "--config", "second.toml"])
+        .current_dir(&old.dir)
+        .output()
+        .unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("add --takeover"), "{err}");
+
+    let new = Program::start(write(answering("new")), &["--takeover"]);
+    old.signal("TERM");
+    old.logged("\"message\":\"ending\"");
+    let mut answers = 0;
+    while old.child.try_wait().unwrap().is_none() {
+        // Workers follow the signal a moment later; from then on they get nothing new.
+        let is_new = get(http, "/").ends_with("new");
+        assert!(is_new || answers == 0, "after {answers} of the new one");
+        answers += u32::from(is_new);
+        assert!(get(admin, "/ready").starts_with("HTTP/1.1 200"));
+    }
+    assert!(answers > 10, "{answers}");
+    assert_eq!(old.exit_code(), Some(0));
+    drop(new);
+}
+
+#[test]
 fn a_hangup_reads_everything_again_and_ends_nothing() {
     let program = Program::start(one, &[]);
     program.signal("HUP");

@@ -20,11 +20,14 @@ use postern_core::config::AccessLogFormat;
 use postern_core::name::PolicyName;
 use postern_core::request::RequestHead;
 use postern_core::route::RuleId;
+use postern_wasm::Exchange;
+use postern_wasm::exchange::Summary;
 use tokio::time::Instant;
 
 use crate::body::BodyError;
 use crate::connection::Connection;
 use crate::error::ProxyError;
+use crate::log_calls::LogCall;
 use crate::upstream::Pool;
 use crate::worker::View;
 use crate::worker::Worker;
@@ -50,6 +53,8 @@ pub(crate) struct AccessRecord {
     request_bytes: Rc<Cell<u64>>,
     response_bytes: u64,
     is_complete: bool,
+    /// Plugins that want to know how it ended.
+    log_call: Option<Box<LogCall>>,
 }
 
 impl AccessRecord {
@@ -79,7 +84,20 @@ impl AccessRecord {
             request_bytes: Rc::default(),
             response_bytes: 0,
             is_complete: false,
+            log_call: None,
         })
+    }
+
+    /// Has plugins called when the exchange has ended.
+    pub(crate) fn log_call(&mut self, call: LogCall) {
+        self.log_call = Some(Box::new(call));
+    }
+
+    /// What plugins set since then, for those that are called at the end.
+    pub(crate) fn note(&mut self, exchange: &Exchange) {
+        if let Some(call) = &mut self.log_call {
+            call.exchange.join(exchange);
+        }
     }
 
     /// Unique in the process; shown to the client with an error.
@@ -107,10 +125,7 @@ impl AccessRecord {
 
     pub(crate) fn failed(&mut self, error: &ProxyError) {
         self.reason = Some(error.reason());
-        if let ProxyError::Plugin { plugin, .. }
-        | ProxyError::Aborted { plugin }
-        | ProxyError::UnknownUpstream { plugin } = error
-        {
+        if let Some(plugin) = error.plugin() {
             self.policy = Some(plugin.clone());
         }
     }
@@ -144,6 +159,14 @@ impl AccessRecord {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
             BodyError::Cut(_) | BodyError::Trailers => "response-cut",
+            BodyError::Plugin { plugin, reason, .. } => {
+                self.policy = Some(plugin.clone());
+                reason
+            }
+            BodyError::Aborted { plugin } => {
+                self.policy = Some(plugin.clone());
+                "plugin-abort"
+            }
         });
     }
 
@@ -182,6 +205,18 @@ impl Drop for AccessRecord {
                 self.request_bytes.get(),
                 self.response_bytes,
             );
+        }
+        if let Some(call) = self.log_call.take() {
+            let upstream = self.upstream.as_ref();
+            let summary = Summary {
+                status: self.status,
+                request_bytes: self.request_bytes.get(),
+                response_bytes: self.response_bytes,
+                duration: took,
+                upstream: upstream.map(|(pool, _)| pool.upstream.name.clone()),
+                outcome,
+            };
+            self.worker.log_calls.hand_in(*call, summary);
         }
         let format = self.view.snapshot.config.access_log.format;
         if format == AccessLogFormat::Off {

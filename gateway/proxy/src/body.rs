@@ -3,6 +3,13 @@
 //! Both directions stream with back-pressure: a frame is asked for only when the other side can
 //! take it. What has to happen when a body ends, in whatever way, happens when it is dropped: the
 //! access line is written, the connection goes back to its pool.
+//!
+//! The exceptions are asked for by plugins, and bounded: a body may be held until a plugin has
+//! decided ([`held`]), or pass through plugins piece by piece ([`filter`]).
+
+pub(crate) mod filter;
+mod held;
+mod pace;
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -13,18 +20,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::HeaderName;
-use http::HeaderValue;
+use http::StatusCode;
 use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use postern_core::header::retain_trailers;
+use postern_core::name::PolicyName;
+use postern_wasm::exchange::HeldBody;
 
 use crate::access_log::AccessRecord;
+use crate::body::filter::Filter;
+use crate::body::held::read_ahead;
+pub(crate) use crate::body::pace::Pace;
+use crate::body::pace::is_small;
 use crate::clock::Timer;
-use crate::clock::time;
-use crate::connection::Connection;
 use crate::connection::InFlight;
 use crate::connection::Stall;
 use crate::upstream::Http1;
@@ -39,78 +49,27 @@ pub(crate) enum BodyError {
     Cut(#[source] hyper::Error),
     #[error("the trailers are too large")]
     Trailers,
+    #[error("plugin {plugin} failed on the body")]
+    Plugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+    #[error("plugin {plugin} asked to end the message")]
+    Aborted { plugin: PolicyName },
 }
 
-/// Most fields of trailers, and bytes of their names and values.
-const TRAILER_FIELDS: usize = 32;
-const TRAILER_BYTES: usize = 16 << 10;
 /// Bytes of a response that an HTTP/2 stream hands over at once: what a frame holds. A client has
 /// to take one in the time of `write-idle`.
 const PIECE: usize = 16 << 10;
 
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
-fn is_small(trailers: &HeaderMap) -> bool {
-    let bytes = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    trailers.len() <= TRAILER_FIELDS && trailers.iter().map(bytes).sum::<usize>() <= TRAILER_BYTES
-}
-
 /// A body that is read from one side of the gateway.
 struct Inbound {
     body: Incoming,
     timer: Timer,
     pace: Pace,
-}
-
-/// How slow a body may be.
-pub(crate) struct Pace {
-    /// How long it may stand still.
-    idle: Duration,
-    /// Bytes a second after `grace`; zero: any.
-    rate: u32,
-    grace: Duration,
-    /// Ticks for which the sender was waited for so far, and since when it is.
-    waited: u64,
-    since: Option<u64>,
-}
-
-impl Pace {
-    /// Of the body of a request with these fields.
-    pub(crate) fn new(connection: &Connection, headers: &HeaderMap) -> Self {
-        let spec = &connection.listener.spec;
-        // A gRPC stream is no upload: it is quiet until there is something to say.
-        let is_grpc = connection.is_h2
-            && headers
-                .get(http::header::CONTENT_TYPE)
-                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        Self {
-            rate: if is_grpc { 0 } else { spec.limits.body_rate },
-            grace: spec.timeouts.body_grace,
-            ..Self::idle(spec.timeouts.body_idle)
-        }
-    }
-
-    fn idle(idle: Duration) -> Self {
-        Self {
-            idle,
-            rate: 0,
-            grace: Duration::ZERO,
-            waited: 0,
-            since: None,
-        }
-    }
-
-    /// How long the sender may be waited for now, after `bytes`.
-    fn limit(&self, bytes: u64) -> Duration {
-        if self.rate == 0 {
-            return self.idle;
-        }
-        // Each byte buys time.
-        let bought = Duration::from_millis(bytes.saturating_mul(1000) / u64::from(self.rate));
-        let waited = time(self.waited);
-        let left = (self.grace.saturating_add(bought)).saturating_sub(waited);
-        left.min(self.idle)
-    }
 }
 
 impl Inbound {
@@ -123,10 +82,7 @@ impl Inbound {
     ) -> PolledFrame<BodyError> {
         match poll(&mut self.body, cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                if let Some(since) = self.pace.since.take() {
-                    self.pace.waited += self.timer.now().saturating_sub(since);
-                    self.timer.disarm();
-                }
+                self.pace.moved(&self.timer);
                 if let Some(trailers) = frame.trailers_mut() {
                     if !is_small(trailers) {
                         return Poll::Ready(Some(Err(BodyError::Trailers)));
@@ -140,10 +96,7 @@ impl Inbound {
             Poll::Pending => {
                 // Armed only while this side is waited for: a slow reader on the other side is not
                 // this one's fault.
-                if self.pace.since.is_none() {
-                    self.pace.since = Some(self.timer.now());
-                    self.timer.arm(self.pace.limit(bytes));
-                }
+                self.pace.waits(&self.timer, bytes);
                 self.timer.poll_due(cx).map(|()| Some(Err(BodyError::Idle)))
             }
         }
@@ -152,14 +105,23 @@ impl Inbound {
 
 /// A request body on its way to an upstream.
 pub(crate) struct RequestBody {
+    source: RequestSource,
+    filter: Option<Box<Filter>>,
+}
+
+struct RequestSource {
+    /// Read ahead, or put in the place of what was; sent first.
+    held: Bytes,
     inbound: Option<Inbound>,
+    /// Read ahead. Boxed, because every request moves its body.
+    trailers: Option<Box<HeaderMap>>,
     tally: Option<Tally>,
 }
 
 struct Tally {
     /// Shared with the access record.
     bytes: Rc<Cell<u64>>,
-    state: Rc<Upload>,
+    upload: Rc<Upload>,
 }
 
 #[derive(Default)]
@@ -193,46 +155,82 @@ impl Progress {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        self.state.is_over.set(true);
+        self.upload.is_over.set(true);
     }
 }
 
 impl RequestBody {
     pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn full(bytes: Bytes) -> Self {
         Self {
-            inbound: None,
-            tally: None,
+            source: RequestSource {
+                held: bytes,
+                inbound: None,
+                trailers: None,
+                tally: None,
+            },
+            filter: None,
         }
     }
 
     pub(crate) fn new(body: Incoming, timer: Timer, pace: Pace, bytes: Rc<Cell<u64>>) -> Self {
         Self {
-            inbound: Some(Inbound { body, timer, pace }),
-            tally: Some(Tally {
-                bytes,
-                state: Rc::default(),
-            }),
+            source: RequestSource {
+                held: Bytes::new(),
+                inbound: Some(Inbound { body, timer, pace }),
+                trailers: None,
+                tally: Some(Tally {
+                    bytes,
+                    upload: Rc::default(),
+                }),
+            },
+            filter: None,
         }
     }
 
     pub(crate) fn progress(&self) -> Progress {
-        Progress(self.tally.as_ref().map(|tally| Rc::clone(&tally.state)))
+        let tally = self.source.tally.as_ref();
+        Progress(tally.map(|tally| Rc::clone(&tally.upload)))
+    }
+
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        if ahead.is_whole {
+            source.inbound = None;
+        }
+        source.held = ahead.bytes;
+        source.trailers = ahead.trailers.map(Box::new);
+        Ok(shown(&source.held, limit, ahead.is_whole))
+    }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        self.source.held = bytes;
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            self.filter = Some(Box::new(filter));
+        }
     }
 }
 
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let Some(inbound) = &mut this.inbound else {
-            return Poll::Ready(None);
+impl RequestSource {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        if !self.held.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
+        }
+        let Some(inbound) = &mut self.inbound else {
+            return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
         };
-        let Some(tally) = &this.tally else {
+        let Some(tally) = &self.tally else {
             return Poll::Ready(None);
         };
         loop {
@@ -243,9 +241,9 @@ impl http_body::Body for RequestBody {
                     let data = frame.data_ref().map_or(0, Bytes::len);
                     tally.bytes.set(bytes + data as u64);
                 }
-                Poll::Ready(Some(Err(BodyError::Idle))) if tally.state.is_answered.get() => {
+                Poll::Ready(Some(Err(BodyError::Idle))) if tally.upload.is_answered.get() => {
                     // Looked at again in as long, when the response may have ended.
-                    inbound.pace = Pace::idle(inbound.pace.idle);
+                    inbound.pace.begin_again();
                     continue;
                 }
                 _ => {}
@@ -254,16 +252,75 @@ impl http_body::Body for RequestBody {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inbound
-            .as_ref()
-            .is_none_or(|inbound| inbound.body.is_end_stream())
+    fn is_over(&self) -> bool {
+        let inbound = self.inbound.as_ref();
+        self.held.is_empty()
+            && self.trailers.is_none()
+            && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.inbound {
-            Some(inbound) => inbound.body.size_hint(),
-            None => SizeHint::with_exact(0),
+        let inbound = self.inbound.as_ref();
+        let rest = inbound.map_or_else(|| SizeHint::with_exact(0), |i| i.body.size_hint());
+        larger(rest, self.held.len())
+    }
+}
+
+/// What a plugin sees of a body that was read ahead.
+fn shown(held: &Bytes, limit: usize, is_whole: bool) -> HeldBody {
+    HeldBody {
+        bytes: held.slice(..held.len().min(limit)),
+        is_truncated: !is_whole || held.len() > limit,
+        is_replaced: false,
+    }
+}
+
+/// The hint of a body that has more bytes before it.
+fn larger(rest: SizeHint, held: usize) -> SizeHint {
+    let held = held as u64;
+    if held == 0 {
+        return rest;
+    }
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(held));
+    if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(held)) {
+        hint.set_upper(upper);
+    }
+    hint
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { source, filter } = self.get_mut();
+        match filter {
+            None => source.poll_frame(cx),
+            Some(filter) => filter.poll_frame(
+                cx,
+                source,
+                RequestSource::poll_frame,
+                RequestSource::is_over,
+            ),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.filter {
+            None => self.source.is_over(),
+            Some(filter) => filter.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.filter {
+            None => self.source.size_hint(),
+            // Plugins may make it longer or shorter.
+            Some(_) => SizeHint::default(),
         }
     }
 }
@@ -271,64 +328,96 @@ impl http_body::Body for RequestBody {
 /// A response body on its way to a client.
 pub(crate) struct ResponseBody {
     source: Source,
+    /// What has arrived and was too large for one piece.
+    rest: Bytes,
     record: Option<Box<AccessRecord>>,
     /// Of an HTTP/2 stream: whether its client is waited for.
     stall: Option<Rc<Stall>>,
+    /// The request's body, which is told when the response is over.
+    upload: Option<Progress>,
     /// Counts the request as in flight on its connection until the body ends.
     _in_flight: Option<InFlight>,
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // What has been handed over is the connection's.
+        if let Some(stall) = &self.stall {
+            stall.end();
+        }
+        if let Some(upload) = &self.upload {
+            upload.set_answered(false);
+        }
+    }
 }
 
 enum Source {
     Empty,
     Full(Bytes),
     Upstream(Box<UpstreamBody>),
+    Held(Box<HeldSource>),
+    Filtered(Box<(Source, Filter)>),
+}
+
+/// A body that was read ahead.
+struct HeldSource {
+    bytes: Bytes,
+    rest: Source,
+    trailers: Option<HeaderMap>,
 }
 
 impl Source {
+    fn of(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(bytes)
+        }
+    }
+
     fn is_over(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Full(_) => false,
-            Self::Upstream(upstream) => {
-                upstream.rest.is_empty() && upstream.inbound.body.is_end_stream()
+            Self::Upstream(upstream) => upstream.inbound.body.is_end_stream(),
+            Self::Held(held) => {
+                held.bytes.is_empty() && held.trailers.is_none() && held.rest.is_over()
             }
+            Self::Filtered(filtered) => filtered.1.is_end_stream(),
         }
     }
 
-    /// What comes next, in pieces of no more than `most` bytes.
-    fn poll_piece(&mut self, cx: &mut Context<'_>, most: usize) -> PolledFrame<BodyError> {
-        let mut bytes = match self {
-            Self::Empty => return Poll::Ready(None),
-            Self::Full(bytes) => std::mem::take(bytes),
-            Self::Upstream(upstream) if !upstream.rest.is_empty() => {
-                std::mem::take(&mut upstream.rest)
-            }
-            Self::Upstream(upstream) => {
-                let polled = upstream.poll_frame(cx);
-                match polled {
-                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                        Ok(bytes) => bytes,
-                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                    },
-                    other => return other,
-                }
-            }
-        };
-        let piece = bytes.split_to(bytes.len().min(most));
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         match self {
-            Self::Upstream(upstream) => upstream.rest = bytes,
-            _ if bytes.is_empty() => *self = Self::Empty,
-            _ => *self = Self::Full(bytes),
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(upstream) => upstream.poll_frame(cx),
+            Self::Held(held) if !held.bytes.is_empty() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut held.bytes)))))
+            }
+            Self::Held(held) => match held.trailers.take() {
+                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                None => held.rest.poll_frame(cx),
+            },
+            Self::Filtered(filtered) => {
+                let (source, filter) = &mut **filtered;
+                filter.poll_frame(cx, source, Self::poll_frame, Self::is_over)
+            }
         }
-        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
-}
 
-/// What has been handed over is the connection's.
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if let Some(stall) = &self.stall {
-            stall.end();
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
+            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len()),
+            // Plugins may make it longer or shorter.
+            Self::Filtered(_) => SizeHint::default(),
         }
     }
 }
@@ -339,30 +428,16 @@ struct UpstreamBody {
     /// Of HTTP/1: goes back to its pool when the body ended well.
     connection: Option<Http1>,
     lease: Lease,
-    /// What has arrived and was too large for one piece.
-    rest: Bytes,
-    upload: Option<Progress>,
-}
-
-impl Drop for UpstreamBody {
-    fn drop(&mut self) {
-        if let Some(upload) = &self.upload {
-            upload.set_answered(false);
-        }
-    }
 }
 
 impl ResponseBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
-        let source = if bytes.is_empty() {
-            Source::Empty
-        } else {
-            Source::Full(bytes)
-        };
         Self {
-            source,
+            source: Source::of(bytes),
+            rest: Bytes::new(),
             record: None,
             stall: None,
+            upload: None,
             _in_flight: None,
         }
     }
@@ -382,8 +457,6 @@ impl ResponseBody {
             },
             connection,
             lease,
-            rest: Bytes::new(),
-            upload: None,
         };
         // A response without body is over before anybody polls it.
         if upstream.inbound.body.is_end_stream() {
@@ -392,18 +465,56 @@ impl ResponseBody {
         }
         Self {
             source: Source::Upstream(Box::new(upstream)),
+            rest: Bytes::new(),
             record: None,
             stall: None,
+            upload: None,
             _in_flight: None,
+        }
+    }
+
+    /// Whether there is nothing to come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.source.is_over()
+    }
+
+    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
+    /// many. They are still sent.
+    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
+        let source = &mut self.source;
+        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
+        let shown = shown(&ahead.bytes, limit, ahead.is_whole);
+        let rest = match ahead.is_whole {
+            true => Source::Empty,
+            false => std::mem::replace(source, Source::Empty),
+        };
+        *source = Source::Held(Box::new(HeldSource {
+            bytes: ahead.bytes,
+            rest,
+            trailers: ahead.trailers,
+        }));
+        Ok(shown)
+    }
+
+    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
+    pub(crate) fn replace(&mut self, bytes: Bytes) {
+        match &mut self.source {
+            Source::Held(held) => held.bytes = bytes,
+            source => *source = Source::of(bytes),
+        }
+    }
+
+    /// Lets plugins see the body on its way. A body that is over has nothing to see.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        if !self.source.is_over() {
+            let source = std::mem::replace(&mut self.source, Source::Empty);
+            self.source = Source::Filtered(Box::new((source, filter)));
         }
     }
 
     /// Tells the request's body when the response is over.
     pub(crate) fn follow(&mut self, upload: Progress) {
-        match &mut self.source {
-            Source::Upstream(upstream) => upstream.upload = Some(upload),
-            Source::Empty | Source::Full(_) => upload.set_answered(false),
-        }
+        self.upload = Some(upload);
     }
 
     /// Ties what has to end with the response to its body.
@@ -423,6 +534,35 @@ impl ResponseBody {
         self.stall = stall;
         self.record = Some(record);
         self._in_flight = Some(in_flight);
+    }
+}
+
+impl ResponseBody {
+    /// What comes next. An HTTP/2 stream gets it in pieces, so that one that its client does not
+    /// take is noticed.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        let Some(stall) = &self.stall else {
+            return self.source.poll_frame(cx);
+        };
+        let polled = if self.rest.is_empty() {
+            self.source.poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
+        };
+        let Poll::Ready(Some(Ok(frame))) = polled else {
+            stall.end();
+            return polled;
+        };
+        // Polled again once the client has taken it.
+        stall.begin();
+        let frame = match frame.into_data() {
+            Ok(mut bytes) => {
+                self.rest = bytes.split_off(bytes.len().min(PIECE));
+                Frame::data(bytes)
+            }
+            Err(trailers) => trailers,
+        };
+        Poll::Ready(Some(Ok(frame)))
     }
 }
 
@@ -462,18 +602,7 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let most = match this.stall {
-            Some(_) => PIECE,
-            None => usize::MAX,
-        };
-        let polled = this.source.poll_piece(cx, most);
-        if let Some(stall) = &this.stall {
-            match polled {
-                // Polled again once the client has taken it.
-                Poll::Ready(Some(Ok(_))) => stall.begin(),
-                _ => stall.end(),
-            }
-        }
+        let polled = this.poll_piece(cx);
         if let Some(record) = &mut this.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -482,7 +611,8 @@ impl http_body::Body for ResponseBody {
                 Poll::Ready(Some(Err(error))) => record.cut(error),
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            if this.source.is_over() || matches!(polled, Poll::Ready(None)) {
+            if this.rest.is_empty() && this.source.is_over() || matches!(polled, Poll::Ready(None))
+            {
                 record.completed();
             }
         }
@@ -490,23 +620,10 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_over()
+        self.rest.is_empty() && self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Empty => SizeHint::with_exact(0),
-            Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Upstream(upstream) => {
-                let rest = upstream.rest.len() as u64;
-                let hint = upstream.inbound.body.size_hint();
-                let mut whole = SizeHint::new();
-                whole.set_lower(hint.lower() + rest);
-                if let Some(upper) = hint.upper() {
-                    whole.set_upper(upper.saturating_add(rest));
-                }
-                whole
-            }
-        }
+        larger(self.source.size_hint(), self.rest.len())
     }
 }

@@ -72,6 +72,47 @@ pub(crate) enum ProxyError {
     RequestBodySlow,
     #[error("the gateway is short of memory")]
     Overloaded,
+    #[error("the request body is longer than plugin {plugin} takes")]
+    RequestBodySize { plugin: PolicyName },
+    #[error("the response body could not be read for plugin {plugin}")]
+    ResponseBody { plugin: PolicyName },
+    #[error("the response body is longer than plugin {plugin} takes")]
+    ResponseBodySize { plugin: PolicyName },
+    /// The cause was logged where it was seen: it passed through an error of hyper.
+    #[error("plugin {plugin} ended the request body")]
+    BodyPlugin {
+        plugin: PolicyName,
+        status: StatusCode,
+        reason: &'static str,
+    },
+}
+
+impl ProxyError {
+    /// The plugin that it is about, for the access record.
+    pub(crate) fn plugin(&self) -> Option<&PolicyName> {
+        match self {
+            Self::Plugin { plugin, .. }
+            | Self::Aborted { plugin }
+            | Self::UnknownUpstream { plugin }
+            | Self::RequestBodySize { plugin }
+            | Self::ResponseBody { plugin }
+            | Self::ResponseBodySize { plugin }
+            | Self::BodyPlugin { plugin, .. } => Some(plugin),
+            Self::Request(_)
+            | Self::Misdirected
+            | Self::NoRoute
+            | Self::Rewrite(_)
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::FirstByteTimeout { .. }
+            | Self::Exchange { .. }
+            | Self::Framing { .. }
+            | Self::UnaskedUpgrade { .. }
+            | Self::RequestBody
+            | Self::RequestBodySlow
+            | Self::Overloaded => None,
+        }
+    }
 }
 
 /// Whose fault it was.
@@ -102,7 +143,9 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
-            Self::Plugin { status, .. } => *status,
+            Self::Plugin { status, .. } | Self::BodyPlugin { status, .. } => *status,
+            Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // Not the endpoint's fault.
@@ -141,6 +184,10 @@ impl ProxyError {
             Self::RequestBody => "request-body",
             Self::RequestBodySlow => "request-body-slow",
             Self::Overloaded => "overloaded",
+            Self::RequestBodySize { .. } => "request-body-size",
+            Self::ResponseBody { .. } => "response-cut",
+            Self::ResponseBodySize { .. } => "response-body-size",
+            Self::BodyPlugin { reason, .. } => reason,
         }
     }
 
@@ -150,12 +197,15 @@ impl ProxyError {
             | Self::Misdirected
             | Self::NoRoute
             | Self::RequestBody
-            | Self::RequestBodySlow => Side::Downstream,
+            | Self::RequestBodySlow
+            | Self::RequestBodySize { .. } => Side::Downstream,
             Self::Rewrite(_) | Self::Overloaded => Side::Gateway,
             Self::Connect { source, .. } if is_out_of_files(source) => Side::Gateway,
-            Self::Plugin { .. } | Self::Aborted { .. } | Self::UnknownUpstream { .. } => {
-                Side::Plugin
-            }
+            Self::Plugin { .. }
+            | Self::Aborted { .. }
+            | Self::UnknownUpstream { .. }
+            | Self::BodyPlugin { .. } => Side::Plugin,
+            Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => Side::Upstream,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }
@@ -173,12 +223,16 @@ impl ProxyError {
             | Self::RequestBody
             | Self::RequestBodySlow
             | Self::Overloaded
+            | Self::RequestBodySize { .. }
+            | Self::BodyPlugin { .. }
             | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::Rewrite(_)
             | Self::Plugin { .. }
             | Self::UnknownUpstream { .. }
+            | Self::ResponseBody { .. }
+            | Self::ResponseBodySize { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::FirstByteTimeout { .. }

@@ -10,11 +10,17 @@ use std::thread;
 use std::time::Duration;
 
 use postern_core::name::ListenerName;
+use postern_core::name::PolicyName;
+use postern_wasm::Solver;
+use postern_wasm::callout::Callouts;
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::access_log::writer::LogWriter;
+use crate::callout;
+use crate::callout::Desk;
+use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
 use crate::overload::Overload;
 use crate::snapshot::Published;
@@ -24,6 +30,9 @@ use crate::worker::WorkerSetup;
 
 /// How often the end of workers is looked for while draining.
 const JOIN_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest time between a successor getting every connection and the close of our own sockets, in
+/// which handshakes that began on those are completed.
+const LAST_HANDSHAKES: Duration = Duration::from_secs(1);
 /// How long the last access lines may take to be written at the end.
 const LOG_SYNC: Duration = Duration::from_millis(500);
 
@@ -32,6 +41,10 @@ const LOG_SYNC: Duration = Duration::from_millis(500);
 pub(crate) enum Phase {
     Serving {
         generation: u64,
+    },
+    /// New connections are for the process that follows; without one they are still served.
+    Leaving {
+        to: Successor,
     },
     /// No new connections; open ones end after what they are serving.
     Draining,
@@ -47,6 +60,8 @@ pub struct Gateway {
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
     threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Of the first worker: it sends what plugins ask for that run elsewhere.
+    desk: Option<Arc<Desk>>,
 }
 
 impl Gateway {
@@ -60,10 +75,13 @@ impl Gateway {
         let overload = Overload::start();
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
+        let mut first_desk = None;
         for index in 0..workers {
             let Some(buffer) = log.buffer(metrics.worker(index)) else {
                 continue;
             };
+            let (desk, orders) = callout::desk();
+            first_desk.get_or_insert_with(|| Arc::clone(&desk));
             let setup = WorkerSetup {
                 index,
                 published: Arc::clone(&published),
@@ -71,6 +89,8 @@ impl Gateway {
                 overload: Arc::clone(&overload),
                 log: buffer,
                 phase: follow.clone(),
+                desk,
+                orders,
             };
             let runtime = runtime::Builder::new_current_thread();
             let thread = thread::Builder::new()
@@ -86,6 +106,7 @@ impl Gateway {
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
             threads: Mutex::new(threads),
+            desk: first_desk,
         })
     }
 
@@ -114,6 +135,15 @@ impl Gateway {
         tracing::info!(generation, "configuration published");
     }
 
+    /// The plugin of this name as a writer of DNS records, if it is one. It runs in the thread that
+    /// asks; its requests go over the connections of a worker.
+    pub fn dns_solver(&self, plugin: &PolicyName) -> Option<Solver> {
+        let snapshot = self.published.load();
+        let plugin = snapshot.plugin(plugin)?;
+        let desk = self.desk.clone();
+        plugin.solver(desk.map(|desk| desk as Arc<dyn Callouts>))
+    }
+
     /// Metrics of the data plane, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
         let memory = self.overload.memory_percent();
@@ -136,11 +166,19 @@ impl Gateway {
     }
 
     /// Ends in order: accepts for a while, so that balancers notice the readiness that the caller
-    /// has withdrawn; then lets connections finish. `false` if some had not when `deadline`, from
+    /// has withdrawn, and leaves new connections to another process that listens on the same
+    /// addresses; then lets connections finish. `false` if some had not when `deadline`, from
     /// the call on, was over; those are cut.
     pub async fn drain(&self, accept_for: Duration, deadline: Duration) -> bool {
         let end = Instant::now() + deadline;
-        tokio::time::sleep(accept_for.min(deadline)).await;
+        let accept_for = accept_for.min(deadline);
+        let last = LAST_HANDSHAKES.min(accept_for / 2);
+        let to = Successor::Any;
+        self.phase.send_replace(Phase::Leaving { to });
+        tokio::time::sleep(accept_for - last).await;
+        let to = Successor::First;
+        self.phase.send_replace(Phase::Leaving { to });
+        tokio::time::sleep(last).await;
         self.phase.send_replace(Phase::Draining);
         let has_finished = loop {
             if lock(&self.threads)

@@ -6,20 +6,24 @@
 //! path takes no lock.
 //!
 //! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
-//! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
-//! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`].
+//! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`],
+//! [`upstream`], [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]; what they
+//! may take together: [`overload`]. Beside requests, for plugins: [`callout`], [`log_calls`],
+//! [`ticks`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
 //! watched nor Kubernetes.
 
 mod access_log;
 mod body;
+mod callout;
 mod clock;
 mod connection;
 mod error;
 mod gateway;
 mod guard;
 mod listener;
+mod log_calls;
 mod metrics;
 mod overload;
 mod policy;
@@ -29,11 +33,15 @@ mod snapshot;
 mod stream;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod ticks;
 mod tls;
 mod upstream;
 mod worker;
 
 pub use gateway::Gateway;
+pub use listener::listen;
+pub use listener::takeover::Successor;
+pub use listener::takeover::leave_to;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;
 pub use snapshot::compile::Compiler;

@@ -4,6 +4,8 @@
 //! spreads connections and workers share nothing. A socket outlives changes of everything but its
 //! address: settings are read from the snapshot for each connection.
 
+pub(crate) mod takeover;
+
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -24,6 +26,7 @@ use socket2::Type;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
+use self::takeover::Successor;
 use crate::connection;
 use crate::overload::Overload;
 use crate::overload::Place;
@@ -48,6 +51,8 @@ pub(crate) struct Listener {
 /// The sockets of one address, one a worker.
 pub(crate) struct ListenerSocket {
     pub(crate) addr: SocketAddr,
+    /// How many there are. Workers that leave tell their own from a successor's by it.
+    count: usize,
     /// Each is taken once by its worker.
     sockets: Mutex<Vec<Option<std::net::TcpListener>>>,
     /// Open connections, all workers together.
@@ -67,6 +72,7 @@ impl ListenerSocket {
         }
         Ok(Self {
             addr: bound,
+            count: workers,
             sockets: Mutex::new(sockets),
             connections: AtomicU32::new(0),
         })
@@ -76,6 +82,7 @@ impl ListenerSocket {
     pub(crate) fn unbound(addr: SocketAddr) -> Self {
         Self {
             addr,
+            count: 0,
             sockets: Mutex::new(Vec::new()),
             connections: AtomicU32::new(0),
         }
@@ -86,9 +93,20 @@ impl ListenerSocket {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         sockets.get_mut(worker)?.take()
     }
+
+    /// Leaves new connections to the process that follows, if there is one. `own` is any of these
+    /// sockets.
+    pub(crate) fn leave_to(&self, successor: Successor, own: &std::net::TcpListener) {
+        if let Err(error) = takeover::leave_to(successor, own, self.count) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(listener = %self.addr, error, "a successor cannot take over without a gap");
+        }
+    }
 }
 
-fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// A listening socket whose address other sockets of the same user may share, of this process and of
+/// the one that follows it.
+pub fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         // [::] serves IPv4 as well, whatever the system's default is.

@@ -1,7 +1,10 @@
 //! Every metric of the data plane: its name, its labels, its help text.
 //!
 //! Each worker counts for itself, without locks and without shared cache lines; reading sums up.
-//! Labels are names of configured things and stable reasons, never anything a client sent.
+//! Labels are names of configured things and stable reasons, never anything a client sent; what
+//! plugins count themselves is bounded by the plugin host.
+
+mod plugins;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -187,6 +190,7 @@ impl Metrics {
         self.render_routes(&mut out);
         render_upstreams(&mut out, snapshot);
         render_certificates(&mut out, snapshot);
+        plugins::render(&mut out, snapshot);
         out.0
     }
 

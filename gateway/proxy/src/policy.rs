@@ -3,6 +3,9 @@
 //! What a plugin's failure means is decided here, by its `on-error`: the request is answered, or
 //! goes on as if the plugin were not there.
 
+mod bodies;
+
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +20,11 @@ use postern_wasm::Plugin;
 use postern_wasm::PluginError;
 use postern_wasm::PluginWorker;
 use postern_wasm::exchange::LocalResponse;
+use postern_wasm::exchange::ResponseHead;
 
+use crate::body::RequestBody;
+use crate::body::ResponseBody;
+use crate::body::filter::Stage;
 use crate::error::ProxyError;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Rule;
@@ -35,12 +42,21 @@ pub(crate) struct LivePlugin {
     pub(crate) spec: PluginSpec,
     /// The component as it was read.
     pub(crate) bytes: Arc<[u8]>,
+    pub(crate) secrets: GrantedSecrets,
     pub(crate) plugin: Arc<Plugin>,
 }
 
+/// Secrets by the name that the plugin asks for, as they were read.
+pub(crate) type GrantedSecrets = BTreeMap<String, Arc<[u8]>>;
+
 impl LivePlugin {
-    pub(crate) fn is_from(&self, spec: &PluginSpec, bytes: &[u8]) -> bool {
-        self.spec == *spec && *self.bytes == *bytes
+    pub(crate) fn is_from(
+        &self,
+        spec: &PluginSpec,
+        bytes: &[u8],
+        secrets: &GrantedSecrets,
+    ) -> bool {
+        self.spec == *spec && *self.bytes == *bytes && self.secrets == *secrets
     }
 }
 
@@ -76,6 +92,7 @@ impl<'c> PolicyChain<'c> {
     pub(crate) async fn on_request(
         &mut self,
         exchange: &mut Exchange,
+        body: &mut RequestBody,
     ) -> Result<Verdict, ProxyError> {
         for &index in self.policies {
             if let Some((live, worker)) = self.plugin(index)
@@ -85,7 +102,7 @@ impl<'c> PolicyChain<'c> {
                 match worker.select(exchange).await {
                     Ok(Some(name)) => self.selected(live, &name, exchange)?,
                     Ok(None) => {}
-                    Err(error) => self.failed(live, error)?,
+                    Err(error) => failed(live, error)?,
                 }
             }
         }
@@ -101,8 +118,15 @@ impl<'c> PolicyChain<'c> {
                         continue;
                     }
                     exchange.undo = live.spec.on_error == OnError::Allow;
-                    match worker.on_request(exchange).await {
-                        Ok(Action::Next) => {}
+                    let takes_back = exchange.undo && worker.phases().request_body;
+                    let before = takes_back.then(|| exchange.fork());
+                    let mut acted = worker.on_request(exchange).await;
+                    if let Ok(Action::NeedBody(wish)) = acted {
+                        acted = bodies::on_request_body(worker, exchange, body, wish).await?;
+                    }
+                    match acted {
+                        // Never asked for in a body phase: the host sees to it.
+                        Ok(Action::Next | Action::NeedBody(_)) => {}
                         Ok(Action::Respond(response)) => {
                             let by = live.name.clone();
                             return Ok(Verdict::Respond { response, by });
@@ -111,7 +135,12 @@ impl<'c> PolicyChain<'c> {
                             let plugin = live.name.clone();
                             return Err(ProxyError::Aborted { plugin });
                         }
-                        Err(error) => self.failed(live, error)?,
+                        Err(error) => {
+                            failed(live, error)?;
+                            if let Some(before) = before {
+                                exchange.restore(before);
+                            }
+                        }
                     }
                 }
             }
@@ -120,12 +149,13 @@ impl<'c> PolicyChain<'c> {
     }
 
     /// Backwards over those that have seen the request. A policy may replace the response; those
-    /// before it then see the replacement.
+    /// before it then see the replacement. Names the policy that did so last.
     pub(crate) async fn on_response(
         &mut self,
         exchange: &mut Exchange,
-        mut replace: impl FnMut(&mut Exchange, LocalResponse, &PolicyName),
-    ) -> Result<(), ProxyError> {
+        body: &mut ResponseBody,
+    ) -> Result<Option<PolicyName>, ProxyError> {
+        let mut replaced_by = None;
         for &index in self.policies[..self.passed].iter().rev() {
             match &*self.view.snapshot.policies[index] {
                 Policy::Headers(spec) => {
@@ -141,27 +171,72 @@ impl<'c> PolicyChain<'c> {
                         continue;
                     }
                     exchange.undo = live.spec.on_error == OnError::Allow;
-                    match worker.on_response(exchange).await {
-                        Ok(Action::Next) => {}
-                        Ok(Action::Respond(response)) => replace(exchange, response, &live.name),
+                    let takes_back = exchange.undo && worker.phases().response_body;
+                    let before = takes_back.then(|| (exchange.fork(), exchange.response.clone()));
+                    let mut acted = worker.on_response(exchange).await;
+                    if let Ok(Action::NeedBody(wish)) = acted {
+                        acted = bodies::on_response_body(worker, exchange, body, wish).await?;
+                    }
+                    match acted {
+                        Ok(Action::Next | Action::NeedBody(_)) => {}
+                        Ok(Action::Respond(local)) => {
+                            exchange.response = Some(ResponseHead {
+                                status: local.status,
+                                headers: local.headers,
+                            });
+                            // Dropping what the upstream sent ends that exchange.
+                            *body = ResponseBody::full(local.body);
+                            replaced_by = Some(live.name.clone());
+                        }
                         Ok(Action::Abort) => {
                             let plugin = live.name.clone();
                             return Err(ProxyError::Aborted { plugin });
                         }
-                        Err(error) => self.failed(live, error)?,
+                        Err(error) => {
+                            failed(live, error)?;
+                            if let Some((fork, response)) = before {
+                                exchange.restore(fork);
+                                exchange.response = response;
+                            }
+                        }
                     }
                 }
             }
         }
-        Ok(())
+        Ok(replaced_by)
     }
 
-    /// Whether any plugin will look at the response, and with it may look at the request again.
-    pub(crate) fn has_response_phase(&self) -> bool {
-        self.policies
-            .iter()
-            .filter_map(|&index| self.view.plugins[index].as_ref())
-            .any(|worker| worker.has_response_phase())
+    /// Whether any plugin may ask for fields of the request once it was sent.
+    pub(crate) fn reads_request_later(&self) -> bool {
+        self.plugins()
+            .any(|(_, worker)| worker.plugin().reads_request_later())
+    }
+
+    /// Plugins that want to know how the exchange ends.
+    pub(crate) fn log_plugins(&self) -> Vec<Rc<PluginWorker>> {
+        let plugins = self.plugins();
+        let plugins = plugins.filter(|(_, worker)| worker.has_log_phase());
+        plugins.map(|(_, worker)| Rc::clone(worker)).collect()
+    }
+
+    /// Plugins that see the request's body on its way.
+    pub(crate) fn request_stages(&self) -> Vec<Stage> {
+        let plugins = self.plugins();
+        let plugins = plugins.filter(|(_, worker)| worker.has_request_stream());
+        plugins.map(stage).collect()
+    }
+
+    /// Plugins that see the response's body on its way, among those that have seen the request.
+    pub(crate) fn response_stages(&self) -> Vec<Stage> {
+        let passed = self.policies[..self.passed].iter().rev();
+        let plugins = passed.filter_map(|&index| self.plugin(index));
+        let plugins = plugins.filter(|(_, worker)| worker.has_response_stream());
+        plugins.map(stage).collect()
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = (&LivePlugin, &Rc<PluginWorker>)> {
+        let policies = self.policies.iter();
+        policies.filter_map(|&index| self.plugin(index))
     }
 
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
@@ -193,21 +268,26 @@ impl<'c> PolicyChain<'c> {
         }
         Ok(())
     }
+}
 
-    fn failed(&self, live: &LivePlugin, error: PluginError) -> Result<(), ProxyError> {
-        let status = match live.spec.on_error {
-            OnError::Deny => StatusCode::SERVICE_UNAVAILABLE,
-            OnError::Status(status) => status,
-            OnError::Allow => {
-                let error = &error as &dyn std::error::Error;
-                tracing::debug!(plugin = %live.name, error, "plugin failed, request goes on");
-                return Ok(());
-            }
-        };
-        Err(ProxyError::Plugin {
-            plugin: live.name.clone(),
-            status,
-            source: error,
-        })
-    }
+/// What the failure of a plugin means for its request: the end, or nothing.
+pub(crate) fn failed(live: &LivePlugin, error: PluginError) -> Result<(), ProxyError> {
+    let status = match live.spec.on_error {
+        OnError::Deny => StatusCode::SERVICE_UNAVAILABLE,
+        OnError::Status(status) => status,
+        OnError::Allow => {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(plugin = %live.name, error, "plugin failed, request goes on");
+            return Ok(());
+        }
+    };
+    Err(ProxyError::Plugin {
+        plugin: live.name.clone(),
+        status,
+        source: error,
+    })
+}
+
+fn stage((live, worker): (&LivePlugin, &Rc<PluginWorker>)) -> Stage {
+    Stage::new(Rc::clone(worker), live.spec.on_error)
 }

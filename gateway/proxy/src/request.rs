@@ -2,6 +2,8 @@
 //!
 //! [`handle`] cannot fail: errors end in it. [`forward`] only knows success, one phase a statement.
 
+mod challenge;
+mod policies;
 mod tunnel;
 
 use std::convert::Infallible;
@@ -9,6 +11,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -30,7 +33,6 @@ use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_wasm::Exchange;
-use postern_wasm::exchange::ResponseHead;
 
 use crate::access_log::AccessRecord;
 use crate::body::BodyError;
@@ -38,12 +40,18 @@ use crate::body::Pace;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
+use crate::body::filter::Direction;
+use crate::body::filter::Filter;
 use crate::clock::Timer;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::error::Side;
+use crate::log_calls::LogCall;
 use crate::policy::PolicyChain;
 use crate::policy::Verdict;
+use crate::request::policies::filter_response;
+use crate::request::policies::introduce;
+use crate::request::policies::respond;
 use crate::response;
 use crate::snapshot::Rule;
 use crate::upstream::Http1;
@@ -88,7 +96,7 @@ pub(crate) async fn handle(
         }
     };
     record.status(answer.status());
-    if connection.is_ending() && !connection.is_h2 {
+    if (worker.is_leaving() || connection.is_ending()) && !connection.is_h2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
@@ -126,6 +134,7 @@ async fn forward(
     if parts.headers.len() > connection.listener.spec.limits.head_fields as usize {
         return Err(ProxyError::Request(RequestError::Fields));
     }
+    let version = parts.version;
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut head = RequestHead::parse(
         parts.method,
@@ -144,6 +153,14 @@ async fn forward(
         return Err(ProxyError::Misdirected);
     }
 
+    if !view.challengers.is_empty() && challenge::is_challenge(connection, &head) {
+        let asked = challenge::answer(view, connection, head, client, version, record);
+        head = match Box::pin(asked).await? {
+            challenge::Asked::Answered(response) => return Ok(Answer::Response(response)),
+            challenge::Asked::NotOurs(head) => head,
+        };
+    }
+
     let rule = view.snapshot.routes.find(&head);
     let rule = rule.and_then(|id| view.snapshot.rule(id));
     let rule = rule.ok_or(ProxyError::NoRoute)?;
@@ -156,88 +173,40 @@ async fn forward(
         .write(&mut head.headers, &host, is_trusted);
 
     let mut exchange = Exchange::new(head);
+    let mut chain = PolicyChain::new(view, rule);
     if rule.has_plugins {
         introduce(
             &mut exchange,
             view,
             connection,
-            rule,
             client,
             record.id(),
-            parts.version,
+            version,
         );
+        exchange.route = Some(rule.route.clone());
+        let plugins = chain.log_plugins();
+        if !plugins.is_empty() {
+            let exchange = exchange.fork();
+            record.log_call(LogCall { exchange, plugins });
+        }
     }
-    let mut chain = PolicyChain::new(view, rule);
-    let verdict = if rule.policies.is_empty() {
-        Verdict::Continue
-    } else {
-        // Boxed, here and below, because what waits in it is large: every request would move it.
-        Box::pin(chain.on_request(&mut exchange)).await?
+    let going = Going {
+        worker,
+        view,
+        connection,
+        rule,
     };
-    let mut answer = match verdict {
-        Verdict::Respond { response, by } => {
-            record.answered_by(&by);
-            Answer::Response(response::of_plugin(response))
-        }
-        Verdict::Continue => {
-            let keeps_request = chain.has_response_phase();
-            let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
-            let going = Going {
-                worker,
-                view,
-                connection,
-                rule,
-            };
-            going
-                .act(&mut exchange, body, upgrade, keeps_request, record)
-                .await?
-        }
-    };
-
-    let spec = &rule.spec.headers.response;
-    spec.apply(answer.response_mut().headers_mut());
-    if !rule.policies.is_empty() {
-        Box::pin(respond(&mut chain, &mut exchange, &mut answer, record)).await?;
+    let body = going.request_body(body, &exchange.request.headers, record);
+    let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
+    let answer = going
+        .exchange(&mut chain, &mut exchange, body, upgrade, record)
+        .await;
+    record.note(&exchange);
+    let mut answer = answer?;
+    if rule.has_plugins {
+        filter_response(&chain, exchange, &mut answer);
     }
     Ok(answer)
-}
-
-/// The policies on the response.
-async fn respond(
-    chain: &mut PolicyChain<'_>,
-    exchange: &mut Exchange,
-    answer: &mut Answer,
-    record: &mut AccessRecord,
-) -> Result<(), ProxyError> {
-    let response = answer.response_mut();
-    exchange.response = Some(ResponseHead {
-        status: response.status(),
-        headers: std::mem::take(response.headers_mut()),
-    });
-    let mut replacement = None;
-    chain
-        .on_response(exchange, |exchange, local, by| {
-            record.answered_by(by);
-            exchange.response = Some(ResponseHead {
-                status: local.status,
-                headers: local.headers,
-            });
-            replacement = Some(local.body);
-        })
-        .await?;
-    if let Some(ResponseHead { status, headers }) = exchange.response.take() {
-        if let Some(body) = replacement {
-            // Dropping what the upstream sent ends that exchange.
-            *answer = Answer::Response(response::of_parts(status, body));
-        }
-        let response = answer.response_mut();
-        // A switch of protocols is between client and upstream; nobody may rename it.
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            *response.status_mut() = status;
-        }
-        *response.headers_mut() = headers;
-    }
-    Ok(())
 }
 
 /// What is asked of a rule that accepted a request.
@@ -249,10 +218,67 @@ struct Going<'g> {
 }
 
 impl Going<'_> {
+    fn request_body(
+        &self,
+        body: Incoming,
+        headers: &HeaderMap,
+        record: &AccessRecord,
+    ) -> RequestBody {
+        if body.is_end_stream() {
+            return RequestBody::empty();
+        }
+        let pace = Pace::new(self.connection, headers);
+        let timer = self.worker.clock.timer();
+        RequestBody::new(body, timer, pace, record.request_bytes())
+    }
+
+    /// The policies on the request, what the rule says, the policies on the response.
+    async fn exchange(
+        &self,
+        chain: &mut PolicyChain<'_>,
+        exchange: &mut Exchange,
+        mut body: RequestBody,
+        upgrade: Option<OnUpgrade>,
+        record: &mut AccessRecord,
+    ) -> Result<Answer, ProxyError> {
+        let rule = self.rule;
+        let verdict = if rule.policies.is_empty() {
+            Verdict::Continue
+        } else {
+            // Boxed, here and below, because what waits in it is large: every request would move
+            // it.
+            Box::pin(chain.on_request(exchange, &mut body)).await?
+        };
+        let mut answer = match verdict {
+            Verdict::Respond { response, by } => {
+                record.answered_by(&by);
+                Answer::Response(response::of_plugin(response))
+            }
+            Verdict::Continue => {
+                let mut keeps_request = false;
+                if rule.has_plugins {
+                    keeps_request = chain.reads_request_later();
+                    let stages = chain.request_stages();
+                    if !stages.is_empty() {
+                        body.filter(Filter::new(Direction::Request, exchange.fork(), stages));
+                    }
+                }
+                self.act(exchange, body, upgrade, keeps_request, record)
+                    .await?
+            }
+        };
+        let spec = &rule.spec.headers.response;
+        spec.apply(answer.response_mut().headers_mut());
+        if !rule.policies.is_empty() {
+            Box::pin(respond(chain, exchange, &mut answer, record)).await?;
+        }
+        Ok(answer)
+    }
+
     async fn act(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
         record: &mut AccessRecord,
@@ -288,7 +314,7 @@ impl Going<'_> {
                 let upstream = upstream.ok_or(ProxyError::NoRoute)?;
                 let lease = view.pool(upstream).lease();
                 record.forwarded(lease.pool(), lease.endpoint_index());
-                self.send(exchange, body, upgrade, keeps_request, lease, record)
+                self.send(exchange, body, upgrade, keeps_request, lease)
                     .await
             }
         }
@@ -297,21 +323,14 @@ impl Going<'_> {
     async fn send(
         &self,
         exchange: &mut Exchange,
-        body: Incoming,
+        body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
         lease: Lease,
-        record: &mut AccessRecord,
     ) -> Result<Answer, ProxyError> {
         let clock = &self.worker.clock;
         let of_upstream = lease.upstream().spec.timeouts.first_byte;
         let limit = self.rule.first_byte.unwrap_or(of_upstream);
-        let body = if body.is_end_stream() {
-            RequestBody::empty()
-        } else {
-            let pace = Pace::new(self.connection, &exchange.request.headers);
-            RequestBody::new(body, clock.timer(), pace, record.request_bytes())
-        };
         let upload = body.progress();
         let is_upgrade = upgrade.is_some();
         let request = upstream_request(
@@ -405,7 +424,7 @@ fn upstream_request(
     request
 }
 
-fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
+pub(crate) fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     let is_tls = lease.upstream().spec.tls.is_some();
     parts.scheme = Some(if is_tls {
@@ -452,7 +471,7 @@ fn downstream_response(
 }
 
 /// Why there is no response.
-enum Unsent {
+pub(crate) enum Unsent {
     /// The connection gave the request back untouched.
     Returned(Box<Request<RequestBody>>),
     Failed(hyper::Error),
@@ -468,9 +487,8 @@ impl Unsent {
                 endpoint: lease.endpoint().clone(),
                 source: std::io::ErrorKind::ConnectionReset.into(),
             },
-            Self::Failed(source) => match body_error(&source) {
-                Some(BodyError::Idle) => ProxyError::RequestBodySlow,
-                Some(BodyError::Cut(_) | BodyError::Trailers) => ProxyError::RequestBody,
+            Self::Failed(source) => match request_body_error(&source) {
+                Some(error) => error,
                 None => lease.exchange_error(source),
             },
             Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
@@ -482,12 +500,27 @@ impl Unsent {
     }
 }
 
-/// What was wrong with the client's body, if that is why the exchange failed.
-fn body_error(error: &hyper::Error) -> Option<&BodyError> {
+/// What the request's body failed with, if it was that and not the endpoint.
+fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
+        if let Some(error) = error.downcast_ref::<BodyError>() {
+            return Some(match error {
+                BodyError::Idle => ProxyError::RequestBodySlow,
+                BodyError::Cut(_) | BodyError::Trailers => ProxyError::RequestBody,
+                BodyError::Plugin {
+                    plugin,
+                    status,
+                    reason,
+                } => ProxyError::BodyPlugin {
+                    plugin: plugin.clone(),
+                    status: *status,
+                    reason,
+                },
+                BodyError::Aborted { plugin } => ProxyError::Aborted {
+                    plugin: plugin.clone(),
+                },
+            });
         }
         cause = error.source();
     }
@@ -495,7 +528,7 @@ fn body_error(error: &hyper::Error) -> Option<&BodyError> {
 }
 
 impl Sender {
-    async fn send(
+    pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
         upload: &Progress,
@@ -518,7 +551,7 @@ impl Sender {
     }
 
     /// What has to be driven until the response has ended, and then goes back to the pool.
-    fn into_http1(self) -> Option<Http1> {
+    pub(crate) fn into_http1(self) -> Option<Http1> {
         match self {
             Self::Http1(connection) => Some(connection),
             Self::Http2(_) => None,
@@ -548,27 +581,6 @@ async fn first_byte(
         Poll::Pending
     })
     .await
-}
-
-/// Tells plugins what they may ask about.
-fn introduce(
-    exchange: &mut Exchange,
-    view: &View,
-    connection: &Connection,
-    rule: &Rule,
-    client: std::net::IpAddr,
-    id: u64,
-    version: http::Version,
-) {
-    exchange.id = id;
-    exchange.version = version;
-    exchange.peer = Some(connection.peer);
-    exchange.client = Some(client);
-    exchange.sni = connection.tls.as_ref().and_then(|tls| tls.sni.clone());
-    exchange.listener = Some(connection.listener.name.clone());
-    exchange.route = Some(rule.route.clone());
-    exchange.encoded_slash = connection.rules.encoded_slash;
-    exchange.upstreams = Some(view.upstreams.clone());
 }
 
 fn client(connection: &Connection, head: &RequestHead) -> std::net::IpAddr {

@@ -20,10 +20,12 @@ use arc_swap::ArcSwap;
 use postern_core::config::Config;
 use postern_core::config::route::RuleSpec;
 use postern_core::name::CertificateName;
+use postern_core::name::PolicyName;
 use postern_core::name::RouteName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
+use postern_wasm::Plugin;
 
 use crate::listener::Listener;
 use crate::policy::Policy;
@@ -114,6 +116,14 @@ impl Snapshot {
         self.upstream_names
             .binary_search_by(|probe| probe.as_str().cmp(name))
             .ok()
+    }
+
+    pub(crate) fn plugin(&self, name: &PolicyName) -> Option<&Arc<Plugin>> {
+        let index = self.config.policies.keys().position(|n| n == name)?;
+        match &**self.policies.get(index)? {
+            Policy::Plugin(live) => Some(&live.plugin),
+            Policy::Headers(_) => None,
+        }
     }
 
     /// Each certificate with the Unix time, in seconds, at which it expires.

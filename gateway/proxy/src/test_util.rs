@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::Snapshot;
 use crate::access_log::writer::LogWriter;
+use crate::callout;
 use crate::connection;
 use crate::connection::Accepted;
 use crate::connection::Opened;
@@ -61,6 +62,7 @@ impl MemoryWorker {
         let log = LogWriter::start(snapshot.config.access_log.path.clone())?;
         let metrics = Arc::new(Metrics::new(1));
         let buffer = log.buffer(metrics.worker(0));
+        let (desk, orders) = callout::desk();
         let (phase, follow) = watch::channel(Phase::Serving { generation: 1 });
         let worker = Worker::start(WorkerSetup {
             index: 0,
@@ -69,6 +71,8 @@ impl MemoryWorker {
             overload: Overload::start(),
             log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
             phase: follow,
+            desk,
+            orders,
         });
         Ok(Self {
             worker,

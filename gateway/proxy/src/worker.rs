@@ -21,19 +21,26 @@ use tokio::time::Instant;
 
 use crate::access_log::writer::FLUSH_INTERVAL;
 use crate::access_log::writer::LogBuffer;
+use crate::callout::Desk;
+use crate::callout::Orders;
 use crate::clock::Clock;
 use crate::connection::Connections;
 use crate::gateway::Phase;
 use crate::listener;
 use crate::listener::ListenerSocket;
+use crate::listener::takeover::Successor;
+use crate::log_calls::LogCalls;
+use crate::log_calls::log_calls;
 use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
 use crate::overload::Overload;
 use crate::policy::Policy;
+use crate::snapshot::PolicyIndex;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
 use crate::snapshot::UpstreamIndex;
+use crate::ticks::Ticking;
 use crate::upstream::Pool;
 
 /// How often unused upstream connections are looked for.
@@ -50,6 +57,8 @@ pub(crate) struct WorkerSetup {
     pub(crate) overload: Arc<Overload>,
     pub(crate) log: LogBuffer,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) orders: Orders,
 }
 
 /// What one thread serves with.
@@ -62,8 +71,13 @@ pub(crate) struct Worker {
     pub(crate) log: LogBuffer,
     pub(crate) clock: Clock,
     pub(crate) connections: Rc<Connections>,
+    pub(crate) log_calls: LogCalls,
+    desk: Arc<Desk>,
+    /// In the first worker, which ticks for the process.
+    ticks: RefCell<Vec<(Arc<Policy>, Ticking)>>,
     view: RefCell<Rc<View>>,
     accepting: RefCell<Vec<Accepting>>,
+    is_leaving: Cell<bool>,
     is_draining: Cell<bool>,
     next_id: Cell<u64>,
     turn: Cell<u64>,
@@ -71,7 +85,7 @@ pub(crate) struct Worker {
 
 struct Accepting {
     socket: Arc<ListenerSocket>,
-    /// A second handle on the socket, for what is queued when it goes.
+    /// A second handle on the socket, for when it goes: what is queued then, and who follows.
     queue: Option<std::net::TcpListener>,
     task: JoinHandle<()>,
 }
@@ -83,6 +97,8 @@ pub(crate) struct View {
     pools: Vec<Rc<Pool>>,
     /// By `PolicyIndex`; `None` for policies that are no plugins.
     pub(crate) plugins: Vec<Option<Rc<PluginWorker>>>,
+    /// Plugins that answer ACME challenges.
+    pub(crate) challengers: Vec<PolicyIndex>,
     /// By route.
     stats: Vec<Arc<RouteStats>>,
     pub(crate) upstreams: Arc<postern_wasm::exchange::Upstreams>,
@@ -125,6 +141,11 @@ impl Worker {
         turn
     }
 
+    /// Whether clients should go elsewhere with their next request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.get()
     }
@@ -144,14 +165,35 @@ impl Worker {
                 .any(|listener| Arc::ptr_eq(&listener.socket, socket))
         });
         *self.view.borrow_mut() = next;
+        self.tick();
         if !self.is_draining.get() {
             self.start_accepting();
         }
     }
 
+    /// Plugins that are gone tick no more, though a request may still use them; new ones begin.
+    fn tick(&self) {
+        if self.index != 0 {
+            return;
+        }
+        let view = Rc::clone(&self.view.borrow());
+        let policies = &view.snapshot.policies;
+        let mut ticks = self.ticks.borrow_mut();
+        ticks.retain(|(policy, _)| policies.iter().any(|p| Arc::ptr_eq(p, policy)));
+        for policy in policies {
+            if let Policy::Plugin(live) = &**policy
+                && let Some(period) = live.plugin.tick()
+                && !ticks.iter().any(|(p, _)| Arc::ptr_eq(p, policy))
+            {
+                let worker = live.plugin.worker_with(Arc::<Desk>::clone(&self.desk));
+                ticks.push((Arc::clone(policy), Ticking::start(worker, period)));
+            }
+        }
+    }
+
     fn view_of(&self, snapshot: Arc<Snapshot>) -> View {
         let previous = self.view.borrow();
-        make_view(snapshot, &previous, &self.metrics, self.index)
+        make_view(snapshot, &previous, &self.metrics, self.index, &self.desk)
     }
 
     fn start_accepting(self: &Rc<Self>) {
@@ -201,14 +243,30 @@ impl Worker {
         }
     }
 
+    fn leave_to(&self, successor: Successor) {
+        self.is_leaving.set(true);
+        for accepting in &*self.accepting.borrow() {
+            if let Some(own) = &accepting.queue {
+                accepting.socket.leave_to(successor, own);
+            }
+        }
+    }
+
     fn drain(self: &Rc<Self>) {
+        self.leave_to(Successor::First);
         self.is_draining.set(true);
         self.stop_accepting(|_| true);
         self.connections.drain();
     }
 }
 
-fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker: usize) -> View {
+fn make_view(
+    snapshot: Arc<Snapshot>,
+    previous: &View,
+    metrics: &Metrics,
+    worker: usize,
+    desk: &Arc<Desk>,
+) -> View {
     // What is the same object in both snapshots keeps this worker's part of it.
     let pools: HashMap<_, _> = previous
         .pools
@@ -228,13 +286,22 @@ fn make_view(snapshot: Arc<Snapshot>, previous: &View, metrics: &Metrics, worker
         .collect();
     let plugin = |policy: &Arc<Policy>| match (&**policy, plugins.get(&Arc::as_ptr(policy))) {
         (_, Some(plugin)) => (*plugin).clone(),
-        (Policy::Plugin(live), None) => Some(Rc::new(live.plugin.worker())),
+        (Policy::Plugin(live), None) => {
+            Some(Rc::new(live.plugin.worker_with(Arc::<Desk>::clone(desk))))
+        }
         (Policy::Headers(_), None) => None,
     };
+    let plugins: Vec<_> = snapshot.policies.iter().map(plugin).collect();
+    let challengers = plugins.iter().enumerate();
+    let challengers = challengers.filter_map(|(index, plugin)| {
+        let is_asked = plugin.as_ref().is_some_and(|p| p.has_challenge_phase());
+        is_asked.then_some(index)
+    });
     let routes = snapshot.config.routes.iter();
     View {
         pools: snapshot.upstreams.iter().map(pool).collect(),
-        plugins: snapshot.policies.iter().map(plugin).collect(),
+        challengers: challengers.collect(),
+        plugins,
         stats: routes
             .map(|route| metrics.route(worker, &route.name))
             .collect(),
@@ -254,6 +321,8 @@ impl Worker {
             metrics,
             overload,
             log,
+            desk,
+            orders,
             ..
         } = setup;
         let snapshot = published.load();
@@ -262,10 +331,12 @@ impl Worker {
             snapshot: Arc::clone(&snapshot),
             pools: Vec::new(),
             plugins: Vec::new(),
+            challengers: Vec::new(),
             stats: Vec::new(),
             upstreams: Arc::default(),
         };
-        let view = make_view(snapshot, &before, &metrics, index);
+        let view = make_view(snapshot, &before, &metrics, index, &desk);
+        let (log_calls, jobs) = log_calls();
         let worker = Rc::new(Self {
             index,
             published,
@@ -275,14 +346,21 @@ impl Worker {
             log,
             clock: Clock::default(),
             connections: Rc::default(),
+            log_calls,
+            desk,
+            ticks: RefCell::default(),
             view: RefCell::new(Rc::new(view)),
             accepting: RefCell::default(),
+            is_leaving: Cell::new(false),
             is_draining: Cell::new(false),
             next_id: Cell::new(1),
             turn: Cell::new(0),
         });
         tokio::task::spawn_local(worker.clock.clone().run());
         tokio::task::spawn_local(housekeeping(Rc::clone(&worker)));
+        tokio::task::spawn_local(orders.serve(Rc::clone(&worker)));
+        tokio::task::spawn_local(jobs.serve());
+        worker.tick();
         worker
     }
 }
@@ -296,9 +374,11 @@ pub(crate) async fn run(setup: WorkerSetup) {
         let now = *phase.borrow_and_update();
         match now {
             Phase::Serving { .. } => worker.refresh(),
+            Phase::Leaving { to } => worker.leave_to(to),
             Phase::Draining => {
                 worker.drain();
-                while worker.connections.count() > 0 && *phase.borrow() == Phase::Draining {
+                let is_busy = || worker.connections.count() > 0 || worker.log_calls.open() > 0;
+                while is_busy() && *phase.borrow() == Phase::Draining {
                     tokio::time::sleep(DRAIN_INTERVAL).await;
                 }
                 break;

@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use postern_core::config::plugin::Grants;
 use sha2::Digest;
 use sha2::Sha256;
 use tokio::time::Instant;
 use wasmtime::Engine;
 use wasmtime::component::InstancePre;
+use wasmtime::component::types::ComponentItem;
 
-use crate::bindings::exports::postern::plugin::lifecycle;
-use crate::bindings::exports::postern::plugin::request_phase;
-use crate::bindings::exports::postern::plugin::response_phase;
-use crate::bindings::exports::postern::plugin::route_phase;
+use crate::component::exports::Exports;
+use crate::component::stub::is_stubbed;
+use crate::component::stub::stub;
 use crate::engine::PluginEngine;
 use crate::error::Cause;
 use crate::error::PluginError;
@@ -27,6 +28,10 @@ use crate::host::HostState;
 
 pub(crate) mod cache;
 pub(crate) mod encode;
+pub(crate) mod exports;
+mod stub;
+
+pub use exports::Phases;
 
 /// Largest component file. Compiling takes time and memory in proportion.
 pub const MAX_COMPONENT_BYTES: usize = 32 << 20;
@@ -37,9 +42,13 @@ const VERSION: &str = "0.1.0";
 /// Versions that a plugin may have been built for: those that agree with ours in this prefix.
 const VERSION_TRACK: &str = "0.1.";
 /// The imports that the host serves.
-const OFFERED: [&str; 7] = [
-    "types", "request", "response", "exchange", "log", "clock", "random",
+const OFFERED: [&str; 13] = [
+    "types", "request", "response", "body", "exchange", "log", "metrics", "shared", "callout",
+    "clock", "random", "secrets", "crypto",
 ];
+
+/// The functions of `request` that need its fields.
+const FIELD_READERS: [&str; 4] = ["get", "get-all", "get-bytes", "names"];
 
 /// A call into a plugin.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -50,27 +59,67 @@ pub enum Phase {
     Route,
     /// `request-phase.on-request`.
     Request,
+    /// `request-body-phase.on-request-body`.
+    RequestBody,
+    /// `request-stream.on-request-chunk`.
+    RequestStream,
     /// `response-phase.on-response`.
     Response,
+    /// `response-body-phase.on-response-body`.
+    ResponseBody,
+    /// `response-stream.on-response-chunk`.
+    ResponseStream,
+    /// `log-phase.on-log`.
+    Log,
+    /// `challenge-phase.key-authorization`.
+    Challenge,
+    /// `background.on-tick`, outside any exchange.
+    Tick,
+    /// A function of `dns-solver`, outside any exchange.
+    Solver,
 }
 
 impl Phase {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Configure,
+        Self::Route,
+        Self::Request,
+        Self::RequestBody,
+        Self::RequestStream,
+        Self::Response,
+        Self::ResponseBody,
+        Self::ResponseStream,
+        Self::Log,
+        Self::Challenge,
+        Self::Tick,
+        Self::Solver,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Configure => "configure",
             Self::Route => "route",
             Self::Request => "request",
+            Self::RequestBody => "request-body",
+            Self::RequestStream => "request-stream",
             Self::Response => "response",
+            Self::ResponseBody => "response-body",
+            Self::ResponseStream => "response-stream",
+            Self::Log => "log",
+            Self::Challenge => "challenge",
+            Self::Tick => "tick",
+            Self::Solver => "solver",
         }
     }
 }
 
-/// Which phases a component exports.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Phases {
-    pub route: bool,
-    pub request: bool,
-    pub response: bool,
+/// Something that a component needs the operator's leave for, and has not got.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MissingGrant {
+    /// What the component does, as in "imports `postern:plugin/callout@0.1.0`".
+    pub what: String,
+    /// The key that would grant it, as TOML.
+    pub grant: &'static str,
 }
 
 /// A compiled component, linked to the host.
@@ -84,14 +133,8 @@ pub struct Component {
     compile_time: Duration,
     was_cached: bool,
     imports: Vec<String>,
-}
-
-/// Where the exported functions are in the component.
-pub(crate) struct Exports {
-    pub(crate) lifecycle: lifecycle::GuestIndices,
-    pub(crate) route: Option<route_phase::GuestIndices>,
-    pub(crate) request: Option<request_phase::GuestIndices>,
-    pub(crate) response: Option<response_phase::GuestIndices>,
+    stubbed: Vec<String>,
+    reads_request_fields: bool,
 }
 
 impl Component {
@@ -106,14 +149,33 @@ impl Component {
 
         let kind = code.component_type();
         let mut imports: Vec<String> = Vec::new();
-        for (name, _) in kind.imports(engine.wasmtime()) {
+        let mut stubbed: Vec<String> = Vec::new();
+        let mut linker = None;
+        let link = |e| PluginError::Link(Cause::new(e));
+        let mut reads_request_fields = false;
+        for (name, item) in kind.imports(engine.wasmtime()) {
+            if is_stubbed(name)
+                && let ComponentItem::ComponentInstance(interface) = &item.ty
+            {
+                let linker = linker.get_or_insert_with(|| engine.linker().clone());
+                stub(linker, engine.wasmtime(), name, interface).map_err(link)?;
+                stubbed.push(name.into());
+                continue;
+            }
             if !is_offered(name) {
                 return Err(PluginError::UnknownImport { name: name.into() });
             }
+            if let ComponentItem::ComponentInstance(interface) = item.ty
+                && name.starts_with("postern:plugin/request@")
+            {
+                // Toolchains import the functions that are used, and no others.
+                let mut functions = interface.exports(engine.wasmtime());
+                reads_request_fields = functions.any(|(name, _)| FIELD_READERS.contains(&name));
+            }
             imports.push(name.into());
         }
-        let link = |e| PluginError::Link(Cause::new(e));
-        let linked = engine.linker().instantiate_pre(&code).map_err(link)?;
+        let linker = linker.as_ref().unwrap_or_else(|| engine.linker());
+        let linked = linker.instantiate_pre(&code).map_err(link)?;
         let mut has_lifecycle = false;
         let mut phases = Phases::default();
         for (name, _) in kind.exports(engine.wasmtime()) {
@@ -123,9 +185,7 @@ impl Component {
             };
             match interface_of_track(interface) {
                 Some("lifecycle") => has_lifecycle = true,
-                Some("route-phase") => phases.route = true,
-                Some("request-phase") => phases.request = true,
-                Some("response-phase") => phases.response = true,
+                Some(interface) if phases.note(interface) => {}
                 // Its author relies on being called; silence would switch a policy off.
                 _ => return Err(PluginError::UnknownExport { name: name.into() }),
             }
@@ -139,16 +199,7 @@ impl Component {
             return Err(PluginError::NoPhase);
         }
 
-        let exports = Exports {
-            lifecycle: lifecycle::GuestIndices::new(&linked).map_err(link)?,
-            route: when(phases.route, || route_phase::GuestIndices::new(&linked)).map_err(link)?,
-            request: when(phases.request, || request_phase::GuestIndices::new(&linked))
-                .map_err(link)?,
-            response: when(phases.response, || {
-                response_phase::GuestIndices::new(&linked)
-            })
-            .map_err(link)?,
-        };
+        let exports = Exports::new(&linked, phases).map_err(link)?;
         Ok(Arc::new(Self {
             engine: Arc::clone(engine),
             linked,
@@ -158,6 +209,8 @@ impl Component {
             compile_time,
             was_cached,
             imports,
+            stubbed,
+            reads_request_fields,
         }))
     }
 
@@ -185,12 +238,47 @@ impl Component {
         &self.imports
     }
 
+    /// Interfaces of WASI that it imports. They are there so that it links, and do nothing: there
+    /// is no file system, no socket and no environment, and calling one ends the instance.
+    pub fn stubbed(&self) -> &[String] {
+        &self.stubbed
+    }
+
+    /// Whether it can ask for fields of the request whenever it is called.
+    pub(crate) fn reads_request_fields(&self) -> bool {
+        self.reads_request_fields
+    }
+
     pub fn phases(&self) -> Phases {
-        Phases {
-            route: self.exports.route.is_some(),
-            request: self.exports.request.is_some(),
-            response: self.exports.response.is_some(),
-        }
+        self.exports.phases()
+    }
+
+    /// What it imports or exports that these grants do not cover.
+    pub fn missing_grants(&self, grants: &Grants) -> Vec<MissingGrant> {
+        let imports = self.imports.iter().filter_map(|import| {
+            let interface = import.strip_prefix(PACKAGE).and_then(interface_of_track)?;
+            let grant = match interface {
+                "callout" if grants.upstreams.is_empty() => "grants.upstreams = [\"UPSTREAM\"]",
+                "secrets" if grants.secrets.is_empty() => {
+                    "grants.secrets.NAME = { file = \"PATH\" }"
+                }
+                "shared" if grants.shared_state.is_none() => "grants.shared-state = \"1MiB\"",
+                _ => return None,
+            };
+            let what = format!("imports `{import}`");
+            Some(MissingGrant { what, grant })
+        });
+        let phases = self.phases();
+        let exports = [
+            (phases.challenge && !grants.challenges)
+                .then_some(("challenge-phase", "grants.challenges = true")),
+            (phases.solver && !grants.dns).then_some(("dns-solver", "grants.dns = true")),
+        ];
+        let exports = exports.into_iter().flatten().map(|(name, grant)| {
+            let what = format!("exports `{PACKAGE}{name}`");
+            MissingGrant { what, grant }
+        });
+        imports.chain(exports).collect()
     }
 
     pub(crate) fn engine(&self) -> &Arc<PluginEngine> {
@@ -265,10 +353,6 @@ fn interface_of_track(name: &str) -> Option<&str> {
     version.starts_with(VERSION_TRACK).then_some(interface)
 }
 
-fn when<T, E>(condition: bool, make: impl FnOnce() -> Result<T, E>) -> Result<Option<T>, E> {
-    condition.then(make).transpose()
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a string cannot fail.
@@ -278,4 +362,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

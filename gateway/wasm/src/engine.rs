@@ -22,7 +22,7 @@ use wasmtime::PoolingAllocationConfig;
 use wasmtime::component::HasSelf;
 use wasmtime::component::Linker;
 
-use crate::bindings::FullPlugin;
+use crate::bindings::Gateway;
 use crate::component::cache::Cache;
 use crate::engine::ticker::Activity;
 use crate::engine::ticker::Ticker;
@@ -84,7 +84,7 @@ impl PluginEngine {
             }
         };
         let mut linker = Linker::new(&engine);
-        FullPlugin::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
+        Gateway::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)
             .map_err(|e| PluginError::Engine(Cause::new(e)))?;
         let cache = cache_dir.map(|dir| Cache::open(dir, &engine)).transpose()?;
         let ticker = Ticker::start(engine.weak()).map_err(PluginError::Ticker)?;

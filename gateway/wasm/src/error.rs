@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::component::MAX_COMPONENT_BYTES;
+use crate::metrics::MetricError;
+use crate::plugin::MIN_TICK_MS;
 
 /// Why a plugin is not taken into service, or why a call of it failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +56,15 @@ pub enum PluginError {
     View { view: &'static str, name: String },
     #[error("the plugin asks for more than {limit} names in its {view} view")]
     ViewSize { view: &'static str, limit: usize },
-    #[error("the plugin asks for {what}, which this version does not serve")]
-    Unsupported { what: &'static str },
+    #[error("the plugin asks for {what}, and does not export `{phase}`")]
+    MissingPhase {
+        what: &'static str,
+        phase: &'static str,
+    },
+    #[error("the plugin asks to be called every {ms} ms; {MIN_TICK_MS} is the least")]
+    TickTooShort { ms: u32 },
+    #[error("the component {what}, which needs a grant")]
+    NotGranted { what: String },
 
     #[error("the plugin trapped: {0}")]
     Trap(TrapKind),
@@ -71,9 +80,46 @@ pub enum PluginError {
     Overloaded { waited: Duration },
     #[error("no instance of the plugin could be made: the pool is full")]
     PoolFull,
+    #[error("the plugin failed too often and is not called for a while")]
+    BreakerOpen,
 }
 
 impl PluginError {
+    /// Whether the guest failed, and not the gateway to call it.
+    pub(crate) fn is_guests_fault(&self) -> bool {
+        match self {
+            Self::Trap(_)
+            | Self::CpuDeadline { .. }
+            | Self::Deadline { .. }
+            | Self::Memory
+            | Self::Contract(_)
+            | Self::Refused(_) => true,
+            Self::Engine(_)
+            | Self::Ticker(_)
+            | Self::Cache { .. }
+            | Self::CacheNotPrivate { .. }
+            | Self::TooLarge { .. }
+            | Self::NotWasm
+            | Self::CoreModule
+            | Self::Precompiled
+            | Self::Compile(_)
+            | Self::UnknownImport { .. }
+            | Self::UnknownExport { .. }
+            | Self::MissingExport { .. }
+            | Self::NoPhase
+            | Self::Link(_)
+            | Self::Encode(_)
+            | Self::View { .. }
+            | Self::ViewSize { .. }
+            | Self::MissingPhase { .. }
+            | Self::TickTooShort { .. }
+            | Self::NotGranted { .. }
+            | Self::Overloaded { .. }
+            | Self::PoolFull
+            | Self::BreakerOpen => false,
+        }
+    }
+
     /// The stable label for metrics and the access record.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -93,13 +139,16 @@ impl PluginError {
             Self::Refused(_)
             | Self::View { .. }
             | Self::ViewSize { .. }
-            | Self::Unsupported { .. } => "plugin-config",
+            | Self::MissingPhase { .. }
+            | Self::TickTooShort { .. }
+            | Self::NotGranted { .. } => "plugin-config",
             Self::Trap(_) => "plugin-trap",
             Self::CpuDeadline { .. } => "plugin-cpu",
             Self::Deadline { .. } => "plugin-deadline",
             Self::Memory => "plugin-memory",
             Self::Contract(_) => "plugin-contract",
             Self::Overloaded { .. } | Self::PoolFull => "plugin-overloaded",
+            Self::BreakerOpen => "plugin-breaker",
         }
     }
 }
@@ -121,10 +170,33 @@ pub enum TrapKind {
     Boundary,
 }
 
+impl TrapKind {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Unreachable,
+        Self::Stack,
+        Self::Bounds,
+        Self::Arithmetic,
+        Self::Call,
+        Self::Boundary,
+    ];
+
+    /// The stable label for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Stack => "stack",
+            Self::Bounds => "bounds",
+            Self::Arithmetic => "arithmetic",
+            Self::Call => "call",
+            Self::Boundary => "boundary",
+        }
+    }
+}
+
 /// Which rule of the interface a guest broke.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Breach {
-    #[error("body phases are not served by this version")]
+    #[error("a body was asked for in a body phase, or by a plugin without one")]
     NeedBody,
     #[error("a host function was called in a phase that it is not for")]
     Phase,
@@ -140,6 +212,18 @@ pub enum Breach {
     ResponseSize,
     #[error("the response has a body with a status that allows none")]
     ResponseBody,
+    #[error("what was put in the place of a piece of a body is too large")]
+    ChunkSize,
+    #[error("the answer to a challenge is not ASCII, or too long")]
+    KeyAuthorization,
+    #[error("a key of the shared state is too long")]
+    SharedKey,
+    #[error("a host function was called that needs a grant")]
+    NotGranted,
+    #[error("a function of WASI was called; there is no system behind it")]
+    Stubbed,
+    #[error("{0}")]
+    Metric(MetricError),
     #[error("the name that was selected cannot be a name")]
     Selected,
     #[error("an instance answered another spec than the first one")]

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -41,6 +42,8 @@ pub struct Exchange {
     pub route: Option<RouteName>,
     /// What the client speaks.
     pub version: Version,
+    /// The `traceparent` field that goes upstream, if there is one.
+    pub traceparent: Option<Arc<str>>,
     /// What a plugin may do with `%2F`: the listener's rule.
     pub encoded_slash: EncodedSlash,
     /// The upstreams that exist.
@@ -50,7 +53,13 @@ pub struct Exchange {
     /// Keep what is needed to take back the edits of a call that fails. It costs a copy of the
     /// message before the first edit, so only for plugins that fail open.
     pub undo: bool,
-    vars: Vars,
+    pub(crate) notes: Notes,
+}
+
+/// What plugins have set beside the messages.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    vars: Vec<(Box<str>, Box<str>)>,
     /// Each plugin has its own, or one could read what another wrote.
     states: Vec<(PolicyName, Vec<u8>)>,
 }
@@ -67,12 +76,12 @@ impl Default for Exchange {
             listener: None,
             route: None,
             version: Version::HTTP_11,
+            traceparent: None,
             encoded_slash: EncodedSlash::default(),
             upstreams: None,
             upstream: None,
             undo: false,
-            vars: Vars::default(),
-            states: Vec::new(),
+            notes: Notes::default(),
         }
     }
 }
@@ -86,9 +95,41 @@ impl Exchange {
         }
     }
 
+    /// The same exchange for a phase that runs beside the others, as those of streams do: what is
+    /// known so far, without the response.
+    pub fn fork(&self) -> Self {
+        Self {
+            request: self.request.clone(),
+            sni: self.sni.clone(),
+            listener: self.listener.clone(),
+            route: self.route.clone(),
+            traceparent: self.traceparent.clone(),
+            upstreams: self.upstreams.clone(),
+            upstream: self.upstream.clone(),
+            notes: self.notes.clone(),
+            response: None,
+            ..*self
+        }
+    }
+
+    /// Takes over what plugins have set in a fork of this exchange.
+    pub fn join(&mut self, fork: &Self) {
+        self.notes.clone_from(&fork.notes);
+    }
+
+    /// Takes back what was done to the request, and what was set beside it, since the fork.
+    pub fn restore(&mut self, fork: Self) {
+        self.request = fork.request;
+        self.upstream = fork.upstream;
+        self.notes = fork.notes;
+    }
+
     /// What plugins have set, in the order of first setting.
     pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.vars.0.iter().map(|(name, value)| (&**name, &**value))
+        self.notes
+            .vars
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
     }
 
     pub fn var(&self, name: &str) -> Option<&str> {
@@ -103,7 +144,7 @@ impl Exchange {
         if !is_name {
             return Err(VarError::Name);
         }
-        let vars = &mut self.vars.0;
+        let vars = &mut self.notes.vars;
         let others: usize = vars
             .iter()
             .filter(|(n, _)| **n != *name)
@@ -121,7 +162,8 @@ impl Exchange {
     }
 
     pub(crate) fn state(&self, plugin: &PolicyName) -> &[u8] {
-        let state = self.states.iter().find(|(name, _)| name == plugin);
+        let states = &self.notes.states;
+        let state = states.iter().find(|(name, _)| name == plugin);
         state.map_or(&[], |(_, state)| state)
     }
 
@@ -130,9 +172,10 @@ impl Exchange {
         if state.len() > MAX_STATE_BYTES {
             return false;
         }
-        match self.states.iter_mut().find(|(name, _)| name == plugin) {
+        let states = &mut self.notes.states;
+        match states.iter_mut().find(|(name, _)| name == plugin) {
             Some((_, old)) => *old = state,
-            None => self.states.push((plugin.clone(), state)),
+            None => states.push((plugin.clone(), state)),
         }
         true
     }
@@ -143,9 +186,6 @@ pub(crate) enum VarError {
     Name,
     Size,
 }
-
-#[derive(Debug, Default)]
-struct Vars(Vec<(Box<str>, Box<str>)>);
 
 /// Status and fields of a response.
 #[derive(Clone, Debug)]
@@ -179,6 +219,8 @@ pub enum Action {
     Next,
     /// Answer with this.
     Respond(LocalResponse),
+    /// Hold the message and call the body phase of the same plugin, which is there.
+    NeedBody(BodyRequest),
     /// End the connection or stream without an answer.
     Abort,
 }
@@ -189,6 +231,55 @@ pub struct LocalResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
+}
+
+/// How a plugin wants a body held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BodyRequest {
+    /// At most the plugin's limit.
+    pub limit: usize,
+    pub on_overflow: Overflow,
+}
+
+/// What becomes of a body that is longer than its plugin wants to hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Overflow {
+    /// 413 for a request, 502 for a response.
+    Reject,
+    /// The plugin sees the beginning, the rest passes untouched.
+    Truncate,
+}
+
+/// A body that is held for a plugin.
+#[derive(Clone, Debug, Default)]
+pub struct HeldBody {
+    pub bytes: Bytes,
+    /// There is more, which the plugin does not see.
+    pub is_truncated: bool,
+    /// The plugin put `bytes` in the place of what was there.
+    pub is_replaced: bool,
+}
+
+/// What a plugin decided on one piece of a body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ChunkAction {
+    Pass,
+    /// Empty: the piece is dropped.
+    Replace(Bytes),
+    /// End the message here, so that nobody takes it for the whole.
+    Abort,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub status: Option<StatusCode>,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub duration: Duration,
+    pub upstream: Option<UpstreamName>,
+    /// "ok", or the reason of the access log.
+    pub outcome: &'static str,
 }
 
 #[cfg(test)]

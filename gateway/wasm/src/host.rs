@@ -7,26 +7,36 @@
 
 use std::sync::Arc;
 
-use postern_core::config::plugin::PluginLimits;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
 
+use crate::callout::Callouts;
 use crate::component::Phase;
 use crate::error::Breach;
 use crate::exchange::Exchange;
+use crate::exchange::HeldBody;
+use crate::exchange::Notes;
 use crate::exchange::ResponseHead;
 use crate::host::field::Fields;
 use crate::limits::LogBudget;
 use crate::limits::Meter;
 use crate::limits::breach;
+use crate::plugin::Plugin;
+use crate::plugin::Powers;
 
+mod body;
+mod callout;
 mod clock;
+mod crypto;
 mod exchange;
 pub(crate) mod field;
 mod log;
+mod metrics;
 mod request;
 pub(crate) mod response;
+mod secrets;
+mod shared;
 
 /// What belongs to one instance on this side of the boundary.
 pub(crate) struct HostState {
@@ -35,10 +45,17 @@ pub(crate) struct HostState {
     pub(crate) meter: Meter,
     phase: Phase,
     plugin: PolicyName,
+    powers: Arc<Powers>,
+    /// None while there is nobody to make them.
+    callouts: Option<Arc<dyn Callouts>>,
     log: Arc<LogBudget>,
+    /// The body of the call, in the phases that have one.
+    body: Option<HeldBody>,
     /// Size of the message under edit, once it was measured in this call.
     field_bytes: Option<usize>,
     undo: Option<Undo>,
+    /// What plugins had set beside the messages, before the first setting of a call.
+    undo_notes: Option<Box<Notes>>,
 }
 
 /// A message as it was before the first edit of a call.
@@ -49,15 +66,23 @@ enum Undo {
 }
 
 impl HostState {
-    pub(crate) fn new(plugin: PolicyName, limits: PluginLimits, log: Arc<LogBudget>) -> Self {
+    pub(crate) fn new(
+        plugin: &Plugin,
+        log: Arc<LogBudget>,
+        callouts: Option<Arc<dyn Callouts>>,
+    ) -> Self {
         Self {
             exchange: Exchange::default(),
-            meter: Meter::new(limits),
+            meter: Meter::new(*plugin.limits()),
             phase: Phase::Configure,
-            plugin,
+            plugin: plugin.name().clone(),
+            powers: Arc::clone(plugin.powers()),
+            callouts,
             log,
+            body: None,
             field_bytes: None,
             undo: None,
+            undo_notes: None,
         }
     }
 
@@ -71,7 +96,17 @@ impl HostState {
         self.phase = phase;
         self.field_bytes = None;
         self.undo = None;
+        self.undo_notes = None;
         self.meter.begin_call();
+    }
+
+    /// The body that a call may read and replace, from [`HostState::enter`] on.
+    pub(crate) fn lend_body(&mut self, body: HeldBody) {
+        self.body = Some(body);
+    }
+
+    pub(crate) fn take_body(&mut self) -> HeldBody {
+        self.body.take().unwrap_or_default()
     }
 
     /// Ends the call: the exchange goes back, without the call's edits if it failed and they were
@@ -86,6 +121,9 @@ impl HostState {
                 Some(Undo::Response(response)) => self.exchange.response = Some(*response),
                 None => {}
             }
+            if let Some(notes) = self.undo_notes.take() {
+                self.exchange.notes = *notes;
+            }
         }
         std::mem::swap(&mut self.exchange, exchange);
     }
@@ -93,15 +131,31 @@ impl HostState {
     /// Ends the guest unless it is called for an exchange.
     fn in_exchange(&self) -> wasmtime::Result<()> {
         match self.phase {
-            Phase::Configure => Err(breach(Breach::Phase)),
-            Phase::Route | Phase::Request | Phase::Response => Ok(()),
+            Phase::Configure | Phase::Tick | Phase::Solver => Err(breach(Breach::Phase)),
+            Phase::Route
+            | Phase::Request
+            | Phase::RequestBody
+            | Phase::RequestStream
+            | Phase::Response
+            | Phase::ResponseBody
+            | Phase::ResponseStream
+            | Phase::Log
+            | Phase::Challenge => Ok(()),
         }
     }
 
-    /// The response, or the end of the guest if this is not its phase.
+    /// Ends the guest if it is only being configured.
+    fn after_configure(&self) -> wasmtime::Result<()> {
+        if self.phase == Phase::Configure {
+            return Err(breach(Breach::Phase));
+        }
+        Ok(())
+    }
+
+    /// The response, or the end of the guest if this is no phase to look at all of it.
     fn response(&self) -> wasmtime::Result<&ResponseHead> {
         match (self.phase, &self.exchange.response) {
-            (Phase::Response, Some(response)) => Ok(response),
+            (Phase::Response | Phase::ResponseBody, Some(response)) => Ok(response),
             _ => Err(breach(Breach::Phase)),
         }
     }
@@ -120,6 +174,12 @@ impl HostState {
             && let Some(response) = &self.exchange.response
         {
             self.undo = Some(Undo::Response(Box::new(response.clone())));
+        }
+    }
+
+    fn keep_notes(&mut self) {
+        if self.exchange.undo && self.undo_notes.is_none() {
+            self.undo_notes = Some(Box::new(self.exchange.notes.clone()));
         }
     }
 

@@ -9,33 +9,43 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use postern_core::config::plugin::PluginLimits;
 use tokio::time::Instant;
 use tokio::time::Sleep;
 use wasmtime::Store;
 use wasmtime::Trap;
 
-use crate::bindings::exports::postern::plugin::request_phase;
-use crate::bindings::exports::postern::plugin::response_phase;
-use crate::bindings::exports::postern::plugin::route_phase;
 use crate::bindings::postern::plugin::types;
+use crate::callout::Callouts;
 use crate::component::Phase;
+use crate::component::exports::Guests;
 use crate::error::Breach;
 use crate::error::PluginError;
 use crate::error::TrapKind;
 use crate::exchange::Action;
+use crate::exchange::BodyRequest;
+use crate::exchange::ChunkAction;
 use crate::exchange::Exchange;
+use crate::exchange::HeldBody;
 use crate::exchange::LocalResponse;
+use crate::exchange::Overflow;
+use crate::exchange::Summary;
 use crate::host::HostState;
 use crate::host::field::Fields;
 use crate::host::response::is_bodiless;
 use crate::host::response::parse_status;
 use crate::limits::HostFault;
 use crate::limits::LogBudget;
+use crate::limits::MAX_CHUNK_REPLACEMENT;
 use crate::limits::MAX_REFUSAL;
 use crate::limits::push_escaped;
 use crate::plugin::Plugin;
 use crate::plugin::PluginSpec;
+use crate::solver::Progress;
+use crate::solver::Solve;
 use crate::view::ViewBuffer;
+
+mod rare;
 
 /// Resource handles an instance may hold. The interface has none, so a guest that makes them
 /// does it for itself.
@@ -43,19 +53,58 @@ const MAX_HANDLES: usize = 1000;
 /// Longest name that `select` may answer.
 const MAX_SELECTED: usize = postern_core::name::MAX_NAME_LEN;
 
+/// What a list of bytes may be lifted with beside its content: the records around it.
+const LIFT_MARGIN: u64 = 64 << 10;
+
 /// A guest that has accepted its configuration.
 pub(crate) struct Instance {
     store: Store<HostState>,
-    route: Option<route_phase::Guest>,
-    request: Option<request_phase::Guest>,
-    response: Option<response_phase::Guest>,
+    guests: Guests,
     view: ViewBuffer,
+}
+
+/// What a guest is called for.
+pub(crate) enum Ask<'a> {
+    Route,
+    Request,
+    Response,
+    RequestBody(&'a mut HeldBody),
+    ResponseBody(&'a mut HeldBody),
+    RequestChunk { chunk: &'a [u8], is_last: bool },
+    ResponseChunk { chunk: &'a [u8], is_last: bool },
+    Log(&'a Summary),
+    Challenge { host: &'a str, token: &'a str },
+    Tick,
+    Solve(Solve<'a>),
 }
 
 /// What a phase answered.
 pub(crate) enum Answer {
     Action(Action),
     Selected(Option<String>),
+    Chunk(ChunkAction),
+    KeyAuthorization(Option<String>),
+    Supported(bool),
+    Solved(Result<Progress, String>),
+    Done,
+}
+
+impl Ask<'_> {
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            Self::Route => Phase::Route,
+            Self::Request => Phase::Request,
+            Self::Response => Phase::Response,
+            Self::RequestBody(_) => Phase::RequestBody,
+            Self::ResponseBody(_) => Phase::ResponseBody,
+            Self::RequestChunk { .. } => Phase::RequestStream,
+            Self::ResponseChunk { .. } => Phase::ResponseStream,
+            Self::Log(_) => Phase::Log,
+            Self::Challenge { .. } => Phase::Challenge,
+            Self::Tick => Phase::Tick,
+            Self::Solve(_) => Phase::Solver,
+        }
+    }
 }
 
 impl Instance {
@@ -63,13 +112,14 @@ impl Instance {
     pub(crate) async fn start(
         plugin: &Plugin,
         log: Arc<LogBudget>,
+        callouts: Option<Arc<dyn Callouts>>,
         wall: &mut Wall,
     ) -> Result<(Self, PluginSpec), PluginError> {
         let component = plugin.component();
-        let state = HostState::new(plugin.name().clone(), *plugin.limits(), log);
+        let state = HostState::new(plugin, log, callouts);
         let mut store = Store::new(component.engine().wasmtime(), state);
         store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(usize::try_from(plugin.limits().host_bytes).unwrap_or(usize::MAX));
+        store.set_hostcall_fuel(most_lifted(plugin.limits()));
         store.set_max_component_handles(MAX_HANDLES);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| store.data_mut().meter.tick());
@@ -84,7 +134,7 @@ impl Instance {
             .within(lifecycle.call_configure(&mut store, plugin.config()))
             .await?;
         let spec = match answered.map_err(|error| fault(&error, store.data()))? {
-            Ok(spec) => PluginSpec::parse(&spec)?,
+            Ok(spec) => PluginSpec::parse(&spec, component.phases())?,
             Err(refusal) => {
                 let mut text = String::new();
                 push_escaped(&mut text, &refusal, MAX_REFUSAL);
@@ -92,21 +142,11 @@ impl Instance {
             }
         };
 
-        let load = |error: wasmtime::Error| PluginError::Link(crate::error::Cause::new(error));
-        let route = exports.route.as_ref().map(|i| i.load(&mut store, &guest));
-        let route = route.transpose().map_err(load)?;
-        let request = exports.request.as_ref().map(|i| i.load(&mut store, &guest));
-        let request = request.transpose().map_err(load)?;
-        let response = exports
-            .response
-            .as_ref()
-            .map(|i| i.load(&mut store, &guest));
-        let response = response.transpose().map_err(load)?;
+        let guests = Guests::load(exports, &mut store, &guest)
+            .map_err(|error| PluginError::Link(crate::error::Cause::new(error)))?;
         let instance = Self {
             store,
-            route,
-            request,
-            response,
+            guests,
             view: ViewBuffer::default(),
         };
         Ok((instance, spec))
@@ -117,52 +157,73 @@ impl Instance {
         self.store.data().meter.is_starved
     }
 
+    /// Bytes of linear memory.
+    pub(crate) fn memory(&self) -> u64 {
+        self.store.data().meter.memory()
+    }
+
+    /// Epochs that were spent since the last time this was asked.
+    pub(crate) fn take_ticks(&mut self) -> u64 {
+        self.store.data_mut().meter.take_ticks()
+    }
+
     /// Calls one phase. The exchange is back in its place when this returns, whatever happened;
     /// it is lost only with the whole future.
     pub(crate) async fn call(
         &mut self,
-        phase: Phase,
+        ask: Ask<'_>,
         spec: &PluginSpec,
         exchange: &mut Exchange,
         wall: &mut Wall,
     ) -> Result<Answer, PluginError> {
-        self.store.data_mut().enter(phase, exchange);
-        let answered = self.answer(phase, spec, wall).await;
+        self.store.data_mut().enter(ask.phase(), exchange);
+        let answered = match ask {
+            Ask::Route | Ask::Request | Ask::Response => self.answer(ask, spec, wall).await,
+            // On the heap, or each future of a call would have room for all of them.
+            ask => Box::pin(self.answer_rarely(ask, wall)).await,
+        };
         self.store.data_mut().leave(exchange, answered.is_err());
         answered
     }
 
+    /// The phases that get a view.
     async fn answer(
         &mut self,
-        phase: Phase,
+        ask: Ask<'_>,
         spec: &PluginSpec,
         wall: &mut Wall,
     ) -> Result<Answer, PluginError> {
-        let Self { store, view, .. } = self;
-        let names = match phase {
-            Phase::Response => &spec.response_view,
-            Phase::Configure | Phase::Route | Phase::Request => &spec.request_view,
+        let Self {
+            store,
+            guests,
+            view,
+        } = self;
+        let names = match ask {
+            Ask::Response => &spec.response_view,
+            _ => &spec.request_view,
         };
         let state = store.data();
         view.fill(names, &state.exchange, state.plugin());
         store.set_epoch_deadline(1);
-        match phase {
-            Phase::Request => {
-                let guest = self.request.as_ref().ok_or(PluginError::NoPhase)?;
+        match ask {
+            Ask::Request => {
+                let guest = guests.request.as_ref().ok_or(PluginError::NoPhase)?;
                 let called = view
                     .lend(async |view| wall.within(guest.call_on_request(&mut *store, view)).await)
                     .await?;
-                decide(called.map_err(|error| fault(&error, store.data()))?)
+                let action = called.map_err(|error| fault(&error, store.data()))?;
+                decide(action, guests.request_body.is_some(), store.data())
             }
-            Phase::Response => {
-                let guest = self.response.as_ref().ok_or(PluginError::NoPhase)?;
+            Ask::Response => {
+                let guest = guests.response.as_ref().ok_or(PluginError::NoPhase)?;
                 let called = view
                     .lend(async |view| wall.within(guest.call_on_response(&mut *store, view)).await)
                     .await?;
-                decide(called.map_err(|error| fault(&error, store.data()))?)
+                let action = called.map_err(|error| fault(&error, store.data()))?;
+                decide(action, guests.response_body.is_some(), store.data())
             }
-            Phase::Route => {
-                let guest = self.route.as_ref().ok_or(PluginError::NoPhase)?;
+            Ask::Route => {
+                let guest = guests.route.as_ref().ok_or(PluginError::NoPhase)?;
                 let called = view
                     .lend(async |view| wall.within(guest.call_select(&mut *store, view)).await)
                     .await?;
@@ -172,16 +233,34 @@ impl Instance {
                 }
                 Ok(Answer::Selected(name))
             }
-            Phase::Configure => Err(PluginError::NoPhase),
+            _ => Err(PluginError::NoPhase),
         }
     }
 }
 
-fn decide(action: types::Action) -> Result<Answer, PluginError> {
+/// The most that one host call, or one answer, may be lifted from.
+fn most_lifted(limits: &PluginLimits) -> usize {
+    let most = limits.host_bytes.max(limits.body);
+    let most = most.max(MAX_CHUNK_REPLACEMENT as u64) + LIFT_MARGIN;
+    usize::try_from(most).unwrap_or(usize::MAX)
+}
+
+fn decide(
+    action: types::Action,
+    has_body_phase: bool,
+    state: &HostState,
+) -> Result<Answer, PluginError> {
     Ok(Answer::Action(match action {
         types::Action::Next => Action::Next,
         types::Action::Abort => Action::Abort,
         types::Action::Respond(response) => Action::Respond(local_response(response)?),
+        types::Action::NeedBody(wish) if has_body_phase => Action::NeedBody(BodyRequest {
+            limit: u64::from(wish.limit).min(state.meter.limits().body) as usize,
+            on_overflow: match wish.on_overflow {
+                types::Overflow::Reject => Overflow::Reject,
+                types::Overflow::Truncate => Overflow::Truncate,
+            },
+        }),
         types::Action::NeedBody(_) => return Err(PluginError::Contract(Breach::NeedBody)),
     }))
 }

@@ -18,23 +18,29 @@
 //!
 //! Reading order: [`engine`], [`component`], [`plugin`], [`exchange`] (what a call is about),
 //! [`worker`] (one call from the outside), [`instance`] (the same from the inside), [`limits`],
-//! [`host`], [`error`].
+//! [`host`], [`error`]. What outlives an instance: [`shared`], [`metrics`], [`stats`], [`breaker`],
+//! and [`record`], which ties them to the plugin's name.
 
+pub mod callout;
 pub mod component;
 pub mod engine;
 pub mod error;
 pub mod exchange;
 pub mod limits;
+pub mod metrics;
 pub mod plugin;
+pub mod solver;
 pub mod stats;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 pub mod worker;
 
 mod bindings;
+mod breaker;
 mod host;
 mod instance;
-
+mod record;
+mod shared;
 mod view;
 
 pub use component::Component;
@@ -44,4 +50,6 @@ pub use error::PluginError;
 pub use exchange::Action;
 pub use exchange::Exchange;
 pub use plugin::Plugin;
+pub use plugin::PluginSetup;
+pub use solver::Solver;
 pub use worker::PluginWorker;

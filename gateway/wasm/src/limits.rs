@@ -37,6 +37,18 @@ pub const MAX_VAR_BYTES: usize = 4 << 10;
 pub const MAX_LOG_LINE: usize = 4 << 10;
 /// One answer of `random.bytes`.
 pub const MAX_RANDOM_BYTES: u32 = 64 << 10;
+/// One `clock.sleep-ms`; the call's wall time ends most of them sooner.
+pub const MAX_SLEEP_MS: u32 = 10_000;
+/// A key of `shared`.
+pub const MAX_SHARED_KEY: usize = 256;
+/// The body of what a callout brings back.
+pub const MAX_CALLOUT_RESPONSE: usize = 1 << 20;
+/// What a plugin may put in the place of one piece of a body.
+pub const MAX_CHUNK_REPLACEMENT: usize = 1 << 20;
+/// A piece of a body, as a plugin gets it.
+pub const MAX_CHUNK: usize = 64 << 10;
+/// An answer to an ACME challenge.
+pub const MAX_KEY_AUTHORIZATION: usize = 1 << 10;
 /// Names in a view.
 pub const MAX_VIEW: usize = 64;
 /// A guest's reason for refusing its configuration.
@@ -62,8 +74,11 @@ pub(crate) struct Meter {
     limits: PluginLimits,
     ticks_left: u64,
     host_bytes_left: u64,
+    callouts_left: u32,
     memory: u64,
     elements: u64,
+    /// Epochs that ended while the guest ran, since this was last taken.
+    ticks: u64,
     /// The guest was told "no more memory". If it then traps, that is why.
     pub(crate) is_starved: bool,
 }
@@ -74,8 +89,10 @@ impl Meter {
             limits,
             ticks_left: ticks(limits.cpu * START_FACTOR),
             host_bytes_left: limits.host_bytes,
+            callouts_left: limits.callouts,
             memory: 0,
             elements: 0,
+            ticks: 0,
             is_starved: false,
         }
     }
@@ -88,6 +105,26 @@ impl Meter {
     pub(crate) fn begin_call(&mut self) {
         self.ticks_left = ticks(self.limits.cpu);
         self.host_bytes_left = self.limits.host_bytes;
+        self.callouts_left = self.limits.callouts;
+    }
+
+    /// Whether the call may make one more callout.
+    pub(crate) fn take_callout(&mut self) -> bool {
+        let is_left = self.callouts_left > 0;
+        self.callouts_left = self.callouts_left.saturating_sub(1);
+        is_left
+    }
+
+    /// Bytes of linear memory, all memories of the instance together. They never shrink.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Epochs that ended while the guest ran, since the last time this was asked. A call much
+    /// shorter than an epoch has one now and then, so that over many calls they sum up to the
+    /// processor time.
+    pub(crate) fn take_ticks(&mut self) -> u64 {
+        std::mem::take(&mut self.ticks)
     }
 
     /// Takes note of bytes that the guest handed over.
@@ -106,6 +143,7 @@ impl Meter {
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        self.ticks += 1;
         match self.ticks_left.checked_sub(1) {
             Some(left) => {
                 self.ticks_left = left;

@@ -70,7 +70,15 @@ pub fn module(wat: &str) -> Vec<u8> {
         "lifecycle",
         "route-phase",
         "request-phase",
+        "request-body-phase",
+        "request-stream",
         "response-phase",
+        "response-body-phase",
+        "response-stream",
+        "log-phase",
+        "challenge-phase",
+        "background",
+        "dns-solver",
     ] {
         if wat.contains(&format!("postern:plugin/{phase}@0.1.0#")) {
             world.push_str(&format!("export {phase};\n"));

@@ -34,6 +34,7 @@ enum ViewName {
     Route,
     HttpVersion,
     State,
+    Traceparent,
     RequestField(HeaderName),
     Status,
     ResponseField(HeaderName),
@@ -50,6 +51,11 @@ impl ViewSpec {
 
     pub(crate) fn response(names: &[String]) -> Result<Self, PluginError> {
         Self::parse("response", names, response_name)
+    }
+
+    pub(crate) fn has_request_fields(&self) -> bool {
+        let mut names = self.0.iter();
+        names.any(|name| matches!(name, ViewName::RequestField(_)))
     }
 
     fn parse(
@@ -107,6 +113,7 @@ fn exchange_name(text: &str) -> Option<ViewName> {
         "@route" => ViewName::Route,
         "@http-version" => ViewName::HttpVersion,
         "@state" => ViewName::State,
+        "@traceparent" => ViewName::Traceparent,
         _ => return None,
     })
 }
@@ -181,6 +188,7 @@ fn push(
             [] => return None,
             state => text.push_str(std::str::from_utf8(state).ok()?),
         },
+        ViewName::Traceparent => text.push_str(exchange.traceparent.as_ref()?),
         ViewName::RequestField(field) => return push_joined(text, &request.headers, field),
         ViewName::Status => push_display(text, exchange.response.as_ref()?.status.as_u16()),
         ViewName::ResponseField(field) => {

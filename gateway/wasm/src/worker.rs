@@ -10,17 +10,24 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use postern_core::config::plugin::Isolation;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::component::Phase;
+use crate::callout::Callouts;
 use crate::component::Phases;
 use crate::engine::ticker::Activity;
 use crate::error::Breach;
 use crate::error::PluginError;
 use crate::exchange::Action;
+use crate::exchange::ChunkAction;
 use crate::exchange::Exchange;
+use crate::exchange::HeldBody;
+use crate::exchange::Summary;
 use crate::instance::Answer;
+use crate::instance::Ask;
 use crate::instance::Instance;
 use crate::instance::Wall;
 use crate::limits::LogBudget;
@@ -36,6 +43,7 @@ const MAX_USES: u32 = 20_000;
 /// One worker's share of a [`Plugin`]. Belongs to one thread.
 pub struct PluginWorker {
     plugin: Arc<Plugin>,
+    callouts: Option<Arc<dyn Callouts>>,
     idle: RefCell<Vec<Pooled>>,
     live: Cell<u32>,
     waiting: Cell<u32>,
@@ -59,8 +67,8 @@ struct Lease<'a> {
 }
 
 impl PluginWorker {
-    pub(crate) fn new(plugin: Arc<Plugin>) -> Self {
-        let stats = Arc::new(PluginStats::default());
+    pub(crate) fn new(plugin: Arc<Plugin>, callouts: Option<Arc<dyn Callouts>>) -> Self {
+        let stats = plugin.record.stats.open();
         let log = LogBudget::new(plugin.limits().log_lines, Arc::clone(&stats));
         Self {
             idle: RefCell::default(),
@@ -72,6 +80,7 @@ impl PluginWorker {
             // Any number will do; only workers should differ.
             random: Cell::new(getrandom::u64().unwrap_or(1)),
             stats,
+            callouts,
             plugin,
         }
     }
@@ -100,15 +109,33 @@ impl PluginWorker {
         self.phases().response
     }
 
+    /// Whether request bodies pass through the plugin in pieces.
+    pub fn has_request_stream(&self) -> bool {
+        self.plugin.spec().request_chunks
+    }
+
+    /// Whether response bodies pass through the plugin in pieces.
+    pub fn has_response_stream(&self) -> bool {
+        self.plugin.spec().response_chunks
+    }
+
+    pub fn has_log_phase(&self) -> bool {
+        self.phases().log
+    }
+
+    pub fn has_challenge_phase(&self) -> bool {
+        self.phases().challenge
+    }
+
     /// Calls `route-phase.select`: the upstream that the plugin names, if it names one. Without
     /// that phase it names none. The name is not checked against what is configured.
     pub async fn select(&self, exchange: &mut Exchange) -> Result<Option<String>, PluginError> {
         if !self.has_route_phase() {
             return Ok(None);
         }
-        match self.call(Phase::Route, exchange).await? {
+        match self.call(Ask::Route, exchange).await? {
             Answer::Selected(name) => Ok(name),
-            Answer::Action(_) => Ok(None),
+            _ => Ok(None),
         }
     }
 
@@ -117,7 +144,7 @@ impl PluginWorker {
         if !self.has_request_phase() {
             return Ok(Action::Next);
         }
-        self.act(Phase::Request, exchange).await
+        self.act(Ask::Request, exchange).await
     }
 
     /// Calls `response-phase.on-response`. Without that phase, or without a response, the answer
@@ -126,37 +153,154 @@ impl PluginWorker {
         if !self.has_response_phase() || exchange.response.is_none() {
             return Ok(Action::Next);
         }
-        self.act(Phase::Response, exchange).await
+        self.act(Ask::Response, exchange).await
     }
 
-    async fn act(&self, phase: Phase, exchange: &mut Exchange) -> Result<Action, PluginError> {
-        match self.call(phase, exchange).await? {
-            Answer::Action(action) => Ok(action),
-            Answer::Selected(_) => Ok(Action::Next),
+    /// Calls `request-body-phase.on-request-body`, after `Action::NeedBody`. The answer is never
+    /// that again; the body is left as the plugin wants it.
+    pub async fn on_request_body(
+        &self,
+        exchange: &mut Exchange,
+        body: &mut HeldBody,
+    ) -> Result<Action, PluginError> {
+        self.act(Ask::RequestBody(body), exchange).await
+    }
+
+    /// As [`PluginWorker::on_request_body`], for the response.
+    pub async fn on_response_body(
+        &self,
+        exchange: &mut Exchange,
+        body: &mut HeldBody,
+    ) -> Result<Action, PluginError> {
+        self.act(Ask::ResponseBody(body), exchange).await
+    }
+
+    /// Calls `request-stream.on-request-chunk`. A chunk has at most
+    /// [`MAX_CHUNK`](crate::limits::MAX_CHUNK) bytes.
+    pub async fn on_request_chunk(
+        &self,
+        exchange: &mut Exchange,
+        chunk: &[u8],
+        is_last: bool,
+    ) -> Result<ChunkAction, PluginError> {
+        let ask = Ask::RequestChunk { chunk, is_last };
+        self.pass(ask, exchange).await
+    }
+
+    /// As [`PluginWorker::on_request_chunk`], for the response.
+    pub async fn on_response_chunk(
+        &self,
+        exchange: &mut Exchange,
+        chunk: &[u8],
+        is_last: bool,
+    ) -> Result<ChunkAction, PluginError> {
+        let ask = Ask::ResponseChunk { chunk, is_last };
+        self.pass(ask, exchange).await
+    }
+
+    /// Calls `log-phase.on-log`. Nobody should wait for it.
+    pub async fn on_log(
+        &self,
+        exchange: &mut Exchange,
+        summary: &Summary,
+    ) -> Result<(), PluginError> {
+        self.call(Ask::Log(summary), exchange).await.map(|_| ())
+    }
+
+    /// Calls `challenge-phase.key-authorization`.
+    pub async fn key_authorization(
+        &self,
+        exchange: &mut Exchange,
+        host: &str,
+        token: &str,
+    ) -> Result<Option<String>, PluginError> {
+        match self.call(Ask::Challenge { host, token }, exchange).await? {
+            Answer::KeyAuthorization(answer) => Ok(answer),
+            _ => Ok(None),
         }
     }
 
-    async fn call(&self, phase: Phase, exchange: &mut Exchange) -> Result<Answer, PluginError> {
-        add(&self.stats.calls, 1);
+    /// Calls `background.on-tick`. By one worker in the process, which then makes no other calls:
+    /// so they all reach one instance, as long as that lives.
+    pub async fn on_tick(&self) -> Result<(), PluginError> {
+        let time = self.plugin.limits().time;
+        self.call_alone(Ask::Tick, time).await.map(|_| ())
+    }
+
+    async fn act(&self, ask: Ask<'_>, exchange: &mut Exchange) -> Result<Action, PluginError> {
+        match self.call(ask, exchange).await? {
+            Answer::Action(action) => Ok(action),
+            _ => Ok(Action::Next),
+        }
+    }
+
+    async fn pass(
+        &self,
+        ask: Ask<'_>,
+        exchange: &mut Exchange,
+    ) -> Result<ChunkAction, PluginError> {
+        match self.call(ask, exchange).await? {
+            Answer::Chunk(action) => Ok(action),
+            _ => Ok(ChunkAction::Pass),
+        }
+    }
+
+    /// A call outside any exchange.
+    pub(crate) async fn call_alone(
+        &self,
+        ask: Ask<'_>,
+        time: Duration,
+    ) -> Result<Answer, PluginError> {
+        self.call_within(ask, &mut Exchange::default(), time).await
+    }
+
+    async fn call(&self, ask: Ask<'_>, exchange: &mut Exchange) -> Result<Answer, PluginError> {
+        let time = self.plugin.limits().time;
+        self.call_within(ask, exchange, time).await
+    }
+
+    async fn call_within(
+        &self,
+        ask: Ask<'_>,
+        exchange: &mut Exchange,
+        time: Duration,
+    ) -> Result<Answer, PluginError> {
+        let phase = ask.phase();
+        let is_timed = self.stats.begin(phase);
+        let breaker = self.plugin.breaker(phase);
+        if breaker.is_open() {
+            self.stats.count_fault(&PluginError::BreakerOpen);
+            return Err(PluginError::BreakerOpen);
+        }
+        let started = is_timed.then(Instant::now);
         let _running = self.activity.enter();
-        let answered = self.call_leased(phase, exchange).await;
-        if let Err(error) = &answered {
-            self.stats.count_fault(error);
+        let answered = self.call_leased(ask, exchange, Wall::new(time)).await;
+        match &answered {
+            Ok(_) => breaker.succeeded(phase),
+            Err(error) => {
+                self.stats.count_fault(error);
+                if error.is_guests_fault() {
+                    breaker.failed(phase);
+                }
+            }
+        }
+        if let Some(started) = started {
+            self.stats.took(phase, started.elapsed());
         }
         answered
     }
 
     async fn call_leased(
         &self,
-        phase: Phase,
+        ask: Ask<'_>,
         exchange: &mut Exchange,
+        mut wall: Wall,
     ) -> Result<Answer, PluginError> {
-        let mut wall = Wall::new(self.plugin.limits().time);
         let mut lease = self.lease(&mut wall).await?;
         let answered = match lease.instance(&mut wall).await {
             Ok(instance) => {
                 let spec = self.plugin.spec();
-                instance.call(phase, spec, exchange, &mut wall).await
+                instance.call(ask, spec, exchange, &mut wall).await
             }
             Err(error) => Err(error),
         };
@@ -208,6 +352,9 @@ impl PluginWorker {
 
     /// A number of uses for a new instance.
     fn uses(&self) -> u32 {
+        if self.plugin.isolation() == Isolation::Request {
+            return 1;
+        }
         // xorshift64; never zero.
         let mut x = self.random.get() | 1;
         x ^= x << 13;
@@ -224,7 +371,8 @@ impl Lease<'_> {
         if self.pooled.is_none() {
             let worker = self.worker;
             let log = Arc::clone(&worker.log);
-            let (instance, spec) = Instance::start(&worker.plugin, log, wall).await?;
+            let callouts = worker.callouts.clone();
+            let (instance, spec) = Instance::start(&worker.plugin, log, callouts, wall).await?;
             if spec != *worker.plugin.spec() {
                 return Err(PluginError::Contract(Breach::SpecChanged));
             }
@@ -247,6 +395,9 @@ impl Lease<'_> {
             return;
         };
         pooled.uses_left -= 1;
+        let stats = &self.worker.stats;
+        stats.note_memory(pooled.instance.memory());
+        stats.count_ticks(pooled.instance.take_ticks());
         if is_ok && pooled.uses_left > 0 && !pooled.instance.is_starved() {
             self.pooled = Some(pooled);
         }
@@ -267,6 +418,12 @@ impl Drop for Lease<'_> {
         if worker.waiting.get() > 0 {
             worker.freed.notify_one();
         }
+    }
+}
+
+impl Drop for PluginWorker {
+    fn drop(&mut self) {
+        self.plugin.record.stats.close(&self.stats);
     }
 }
 

@@ -19,7 +19,7 @@ pub enum Change {
 
 impl Change {
     /// Thirds, one after the other.
-    pub(super) fn nth(n: u32, of: u32) -> Self {
+    pub(crate) fn nth(n: u32, of: u32) -> Self {
         match (n - 1) * 3 / of {
             0 => Self::Rename,
             1 => Self::InPlace,
@@ -48,7 +48,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub(super) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Broken,
         Self::Truncated,
         Self::Deleted,
@@ -56,7 +56,7 @@ impl Refused {
     ];
 
     /// Whether a problem was printed with file, line and column.
-    pub(super) fn is_reported(self, printed: &str) -> bool {
+    pub(crate) fn is_reported(self, printed: &str) -> bool {
         printed.lines().any(|line| {
             let Some((_, rest)) = line.split_once("postern.toml:") else {
                 return false;
@@ -85,24 +85,24 @@ impl fmt::Display for Refused {
 }
 
 /// The file that the gateway watches.
-pub(super) struct Live {
+pub(crate) struct Live {
     dir: PathBuf,
     generations: u32,
 }
 
 impl Live {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
             generations: 0,
         }
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.join("postern.toml")
     }
 
-    pub(super) fn apply(&mut self, change: Change, text: &str) {
+    pub(crate) fn apply(&mut self, change: Change, text: &str) {
         match change {
             Change::Rename => self.replace(text),
             Change::InPlace => fs::write(self.path(), text).unwrap(),
@@ -110,7 +110,7 @@ impl Live {
         }
     }
 
-    pub(super) fn replace(&mut self, text: &str) {
+    pub(crate) fn replace(&mut self, text: &str) {
         let beside = self.dir.join("postern.toml.new");
         fs::write(&beside, text).unwrap();
         fs::rename(beside, self.path()).unwrap();
@@ -131,7 +131,7 @@ impl Live {
         }
     }
 
-    pub(super) fn refuse(&mut self, how: Refused, text: &str) {
+    pub(crate) fn refuse(&mut self, how: Refused, text: &str) {
         let broken = text.replace("[[routes]]", "[[routes]");
         match how {
             Refused::Broken => self.replace(&broken),
@@ -144,7 +144,7 @@ impl Live {
         }
     }
 
-    pub(super) fn recover(&mut self, text: &str) {
+    pub(crate) fn recover(&mut self, text: &str) {
         self.replace(text);
     }
 }

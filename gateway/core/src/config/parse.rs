@@ -6,6 +6,7 @@
 
 mod item;
 mod limits;
+mod plugin;
 mod rule;
 pub mod units;
 

@@ -1,9 +1,13 @@
 //! A plugin as it is declared: where its component is, what it is given, what it may use.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
+
+use crate::name::UpstreamName;
 
 /// A policy in WebAssembly.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -12,7 +16,9 @@ pub struct PluginSpec {
     /// JSON text for `lifecycle.configure`; `{}` if the file gives none.
     pub config: String,
     pub on_error: OnError,
+    pub isolation: Isolation,
     pub limits: PluginLimits,
+    pub grants: Grants,
 }
 
 /// Where a component comes from.
@@ -33,6 +39,39 @@ pub enum OnError {
     Status(StatusCode),
 }
 
+/// What the calls of a plugin may know of each other through its memory.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Isolation {
+    /// An instance serves many requests, one after the other.
+    #[default]
+    Plugin,
+    /// Each call has an instance of its own, and pays for it.
+    Request,
+}
+
+/// What a plugin may do beyond looking at its own exchange. Nothing of it without a grant.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Grants {
+    /// Where callouts may go.
+    pub upstreams: BTreeSet<UpstreamName>,
+    /// By the name that the plugin asks for.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Bytes that the instances may share.
+    pub shared_state: Option<u64>,
+    /// Answering ACME HTTP-01 challenges.
+    pub challenges: bool,
+    /// Writing DNS records for certificates.
+    pub dns: bool,
+}
+
+/// Where a secret comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum SecretSource {
+    File(PathBuf),
+    /// A variable of the gateway's environment.
+    Env(String),
+}
+
 /// Processor time a call.
 pub const DEFAULT_CPU: Duration = Duration::from_millis(50);
 /// Wall time a call, waiting included.
@@ -47,6 +86,10 @@ pub const DEFAULT_INSTANCES: u32 = 32;
 pub const DEFAULT_HOST_BYTES: u64 = 1 << 20;
 /// Log lines a second; more are dropped and counted.
 pub const DEFAULT_LOG_LINES: u32 = 100;
+/// Bytes of a body that the gateway holds for a plugin, or takes from it in its place.
+pub const DEFAULT_BODY: u64 = 1 << 20;
+/// Callouts a call.
+pub const DEFAULT_CALLOUTS: u32 = 16;
 
 /// What one plugin may use. Every field has a default and none can be switched off.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,6 +108,10 @@ pub struct PluginLimits {
     pub host_bytes: u64,
     /// Log lines a second; more are dropped and counted.
     pub log_lines: u32,
+    /// Bytes of a body that the gateway holds for it, or takes from it in its place.
+    pub body: u64,
+    /// Callouts a call.
+    pub callouts: u32,
 }
 
 impl Default for PluginLimits {
@@ -77,6 +124,8 @@ impl Default for PluginLimits {
             instances: DEFAULT_INSTANCES,
             host_bytes: DEFAULT_HOST_BYTES,
             log_lines: DEFAULT_LOG_LINES,
+            body: DEFAULT_BODY,
+            callouts: DEFAULT_CALLOUTS,
         }
     }
 }

@@ -298,7 +298,12 @@ pub(super) struct RawPlugin {
     /// What a request gets when the plugin fails: "deny" (503), "allow" (it goes on without the
     /// plugin), or a status from 400 to 599. Default: "deny".
     pub on_error: Option<At<RawOnError>>,
+    /// "plugin": an instance serves many requests, one after the other; "request": each call has an
+    /// instance of its own, at about twenty times the cost. Default: "plugin".
+    pub isolation: Option<RawIsolation>,
     pub limits: Option<RawPluginLimits>,
+    /// What the plugin may do beyond looking at requests. Default: nothing.
+    pub grants: Option<RawGrants>,
     /// Given to the plugin, which checks it.
     #[serde(default)]
     pub config: Table<serde_json::Value>,
@@ -324,6 +329,42 @@ pub(super) struct RawPluginLimits {
     pub instances: Option<At<i64>>,
     /// Log lines a second. Default: 100.
     pub log_lines: Option<At<i64>>,
+    /// Bytes of a body that are held for the plugin. Default: "1MiB".
+    pub body: Option<Text>,
+    /// Requests to granted upstreams that one call may make. Default: 16.
+    pub callouts: Option<At<i64>>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawIsolation {
+    Plugin,
+    Request,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(super) struct RawGrants {
+    /// Names of upstreams that the plugin may send requests to.
+    pub upstreams: Vec<Text>,
+    /// Secrets by the name that the plugin asks for.
+    pub secrets: BTreeMap<At<String>, At<RawSecret>>,
+    /// Memory that its instances share, as in "1MiB".
+    pub shared_state: Option<Text>,
+    /// Whether it may answer ACME HTTP-01 challenges. Default: false.
+    pub challenges: bool,
+    /// Whether it may write DNS records for certificates. Default: false.
+    pub dns: bool,
+}
+
+/// One of `file` and `env`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawSecret {
+    /// A file; one line end at its end is not part of the secret.
+    pub file: Option<Text>,
+    /// A variable of the gateway's environment.
+    pub env: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]

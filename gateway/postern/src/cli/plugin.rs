@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use postern_core::config::plugin::Grants;
 use postern_wasm::Component;
 use postern_wasm::PluginEngine;
 use postern_wasm::component::MAX_COMPONENT_BYTES;
@@ -28,9 +29,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Say what a plugin does and needs: phases, imports, size, digest, time to compile
+    /// Say what a plugin does and needs: phases, imports, grants, size, digest, time to compile
     ///
-    /// Compiles the component as the gateway would, and runs nothing of it.
+    /// Compiles the component as the gateway would, and runs nothing of it. "grants" are what its
+    /// section of the configuration has to give. "stubbed" are interfaces of WASI: there is no file
+    /// system, socket or environment behind them, and a call of one ends the instance.
     Inspect {
         /// The component
         #[arg(value_name = "FILE.wasm")]
@@ -65,14 +68,9 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
     let bytes = read(file)?;
     let engine = PluginEngine::new(None)?;
     let component = Component::load(&engine, &bytes).with_context(|| file.display().to_string())?;
-    let phases = component.phases();
-    let phases = [
-        (phases.route, "route"),
-        (phases.request, "request"),
-        (phases.response, "response"),
-    ];
-    let phases = phases.into_iter().filter(|(is_exported, _)| *is_exported);
-    let phases: Vec<&str> = phases.map(|(_, name)| name).collect();
+    let phases: Vec<&str> = component.phases().names().collect();
+    let grants = component.missing_grants(&Grants::default());
+    let grants: Vec<&str> = grants.iter().map(|missing| missing.grant).collect();
     let milliseconds = component.compile_time().as_millis();
     if format == Format::Json {
         let value = json!({
@@ -81,6 +79,8 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
             "bytes": component.size(),
             "phases": phases,
             "imports": component.imports(),
+            "grants": grants,
+            "stubbed": component.stubbed(),
             "compile-milliseconds": u64::try_from(milliseconds).unwrap_or(u64::MAX),
         });
         print(format_args!("{value:#}"));
@@ -90,12 +90,19 @@ fn inspect(file: &Path, format: Format) -> anyhow::Result<()> {
     print(format_args!("digest   sha256:{}", component.digest()));
     print(format_args!("size     {} bytes", component.size()));
     print(format_args!("phases   {}", phases.join(", ")));
-    for (index, import) in component.imports().iter().enumerate() {
-        let label = if index == 0 { "imports" } else { "" };
-        print(format_args!("{label:<8} {import}"));
-    }
+    print_list("imports", component.imports());
+    print_list("grants", &grants);
+    // Linked to nothing: a call of one ends the instance.
+    print_list("stubbed", component.stubbed());
     print(format_args!("compile  {milliseconds} ms"));
     Ok(())
+}
+
+fn print_list(label: &str, items: &[impl AsRef<str>]) {
+    for (index, item) in items.iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        print(format_args!("{label:<8} {}", item.as_ref()));
+    }
 }
 
 fn componentize(file: &Path, output: &Path) -> anyhow::Result<()> {

@@ -24,6 +24,9 @@ const LEVEL_VARIABLE: &str = "POSTERN_LOG";
 /// refer to, take effect by themselves, without dropping a connection. A change that cannot be run
 /// is logged and leaves what runs in place.
 ///
+/// A new process takes over from a running one without a refused or a lost connection: start it with
+/// --takeover, and end the old one when the new one is ready.
+///
 /// Signals: SIGTERM or SIGINT ends in order, a second one at once; SIGHUP reads all files again and
 /// reopens the access log.
 #[derive(Debug, clap::Args)]
@@ -37,6 +40,9 @@ pub(super) struct Args {
     /// When what is still open is cut, counted from the signal to end
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain: Duration,
+    /// Listen where another gateway already does, to take over from it
+    #[arg(long)]
+    takeover: bool,
     /// How the program logs to standard error
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -53,6 +59,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let log = telemetry::start(args.log_format, level.as_deref().unwrap_or("info"))?;
     let options = Options {
         config: args.config,
+        takeover: args.takeover,
         accept_for: args.accept_for,
         drain: args.drain,
     };

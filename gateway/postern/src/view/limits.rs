@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::duration;
 use super::object;
-use super::size;
+use postern_core::config::parse::units::print_size;
 
 pub(super) fn process(spec: &LimitsSpec) -> Value {
     object([
@@ -34,17 +34,17 @@ pub(super) fn timeouts(spec: &ListenerTimeouts) -> Value {
 pub(super) fn listener(spec: &ListenerLimits) -> Value {
     json!({
         "connections": spec.connections,
-        "head": size(u64::from(spec.head_bytes)),
+        "head": print_size(u64::from(spec.head_bytes)),
         "head-fields": spec.head_fields,
         "streams": spec.streams,
         "requests": spec.requests,
-        "body-rate": size(u64::from(spec.body_rate)),
+        "body-rate": print_size(u64::from(spec.body_rate)),
     })
 }
 
 pub(super) fn http2(spec: &Http2Limits) -> Value {
     json!({
-        "head": size(u64::from(spec.head_bytes)),
+        "head": print_size(u64::from(spec.head_bytes)),
         "window": duration(spec.window),
         "resets": spec.resets,
         "resets-in-window": spec.resets_in_window,

@@ -19,6 +19,7 @@ use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::parse::Loaded;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 use postern_core::config::route::ActionSpec;
 use postern_core::name::CertificateName;
 use postern_core::name::ListenerName;
@@ -29,6 +30,8 @@ use postern_core::route::RuleId;
 use postern_wasm::Component;
 use postern_wasm::Plugin;
 use postern_wasm::PluginEngine;
+use postern_wasm::PluginSetup;
+use postern_wasm::plugin::Secrets;
 
 use super::Backends;
 use super::Rule;
@@ -37,11 +40,15 @@ use super::materials::Materials;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
+use crate::policy::GrantedSecrets;
 use crate::policy::LivePlugin;
 use crate::policy::Policy;
 use crate::tls;
 use crate::tls::certificates::Certificate;
 use crate::upstream::Upstream;
+
+/// Bytes of one secret: an RSA key with room to spare.
+const MAX_SECRET_BYTES: usize = 64 << 10;
 
 /// What compiling needs besides configurations; one for the life of the process.
 pub struct Compiler {
@@ -201,34 +208,45 @@ impl Build<'_> {
             let position = p.config.policies.keys().position(|other| other == name)?;
             p.policies.get(position)
         });
-        if let Some(policy) = live
-            && let Policy::Plugin(live) = &**policy
-            && live.is_from(spec, &bytes)
-        {
-            return Some(Arc::clone(policy));
-        }
-        let engine = Arc::clone(&self.compiler.engine);
-        let code = Arc::clone(&bytes);
-        // Compiling takes up to seconds of processor time.
-        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
-        let component = match component {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => {
-                self.problem(&format!("{at}.source"), with_causes(&error));
-                return None;
+        let secrets = self.secrets(&at, spec);
+        let live = match live.map(|policy| (policy, &**policy)) {
+            Some((policy, Policy::Plugin(live))) => {
+                if let Some(secrets) = &secrets
+                    && live.is_from(spec, &bytes, secrets)
+                {
+                    return Some(Arc::clone(policy));
+                }
+                Some(live)
             }
-            Err(_) => {
-                let message = "the component's compilation failed".to_owned();
-                self.problem(&format!("{at}.source"), message);
-                return None;
-            }
+            Some((_, Policy::Headers(_))) | None => None,
         };
-        let config = spec.config.clone();
-        match Plugin::configure(component, name.clone(), config, spec.limits).await {
+        let component = self.component(&at, live, &bytes).await?;
+        let missing = component.missing_grants(&spec.grants);
+        for missing in &missing {
+            let origin = self.origins.find(&format!("{at}.source"));
+            let message = format!("the component {}, which needs a grant", missing.what);
+            let help = format!("add to [{at}], if it is to have that: {}", missing.grant);
+            self.problems
+                .push(Problem::error(origin, message).with_help(help));
+        }
+        let (true, Some(secrets)) = (missing.is_empty(), secrets) else {
+            return None;
+        };
+        let setup = PluginSetup {
+            name: name.clone(),
+            config: spec.config.clone(),
+            limits: spec.limits,
+            isolation: spec.isolation,
+            grants: spec.grants.clone(),
+            secrets: Secrets::new(secrets.clone()),
+        };
+        let previous = live.map(|live| &*live.plugin);
+        match Plugin::set_up(component, setup, previous).await {
             Ok(plugin) => Some(Arc::new(Policy::Plugin(LivePlugin {
                 name: name.clone(),
                 spec: spec.clone(),
                 bytes,
+                secrets,
                 plugin,
             }))),
             Err(error) => {
@@ -236,6 +254,61 @@ impl Build<'_> {
                 None
             }
         }
+    }
+
+    /// The compiled component: that of the running plugin, if the file is the same.
+    async fn component(
+        &mut self,
+        at: &str,
+        live: Option<&LivePlugin>,
+        bytes: &Arc<[u8]>,
+    ) -> Option<Arc<Component>> {
+        if let Some(live) = live.filter(|live| *live.bytes == **bytes) {
+            return Some(Arc::clone(live.plugin.component()));
+        }
+        let engine = Arc::clone(&self.compiler.engine);
+        let code = Arc::clone(bytes);
+        // Compiling takes up to seconds of processor time.
+        let component = tokio::task::spawn_blocking(move || Component::load(&engine, &code)).await;
+        let message = match component {
+            Ok(Ok(component)) => return Some(component),
+            Ok(Err(error)) => with_causes(&error),
+            Err(_) => "the component's compilation failed".to_owned(),
+        };
+        self.problem(&format!("{at}.source"), message);
+        None
+    }
+
+    /// The secrets that a plugin is granted; `None` if one of them is not to be had.
+    fn secrets(&mut self, at: &str, spec: &PluginSpec) -> Option<GrantedSecrets> {
+        let mut secrets = GrantedSecrets::new();
+        for (name, source) in &spec.grants.secrets {
+            let at = format!("{at}.grants.secrets.{name}");
+            let bytes: Option<Arc<[u8]>> = match source {
+                SecretSource::File(path) => self.file(path, &at),
+                SecretSource::Env(variable) => match std::env::var_os(variable) {
+                    Some(value) => Some(value.as_encoded_bytes().into()),
+                    None => {
+                        self.problem(&at, format!("there is no variable {variable}"));
+                        None
+                    }
+                },
+            };
+            let Some(bytes) = bytes else { continue };
+            // Editors and `echo` end a file with a line end that nobody means.
+            let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+            let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+            if secret.is_empty() || secret.len() > MAX_SECRET_BYTES {
+                let message = match secret.len() {
+                    0 => "the secret is empty".to_owned(),
+                    size => format!("the secret has {size} bytes; {MAX_SECRET_BYTES} is the most"),
+                };
+                self.problem(&at, message);
+                continue;
+            }
+            secrets.insert(name.clone(), secret.into());
+        }
+        (secrets.len() == spec.grants.secrets.len()).then_some(secrets)
     }
 
     fn listeners(

@@ -13,8 +13,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use postern_core::config::Config;
+use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::plugin::PluginSource;
+use postern_core::config::plugin::SecretSource;
 
 /// Largest file that is read, in bytes: a plugin component of that size is refused anyway.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -44,11 +46,9 @@ impl Materials {
     /// Every file that the configuration names.
     pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         let certificates = config.certificates.values();
-        let plugins = config.policies.values().filter_map(|policy| match policy {
-            PolicySpec::Plugin(plugin) => Some(match &plugin.source {
-                PluginSource::File(path) => path.clone(),
-            }),
-            PolicySpec::Headers(_) => None,
+        let plugins = config.policies.values().flat_map(|policy| match policy {
+            PolicySpec::Plugin(plugin) => plugin_files(plugin),
+            PolicySpec::Headers(_) => Vec::new(),
         });
         let roots = config.upstreams.values();
         let roots = roots.filter_map(|upstream| upstream.tls.as_ref()?.ca_file.clone());
@@ -75,6 +75,16 @@ impl Materials {
             .get(path)
             .map_or(Err(ReadError::Missing), Clone::clone)
     }
+}
+
+fn plugin_files(plugin: &PluginSpec) -> Vec<PathBuf> {
+    let PluginSource::File(component) = &plugin.source;
+    let secrets = plugin.grants.secrets.values();
+    let secrets = secrets.filter_map(|source| match source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Env(_) => None,
+    });
+    std::iter::once(component.clone()).chain(secrets).collect()
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ReadError> {

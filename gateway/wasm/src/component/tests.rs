@@ -9,7 +9,7 @@ const ON_REQUEST: &str = r#"
     (i32.const 512))
 "#;
 
-pub(super) fn plugin() -> Vec<u8> {
+pub(crate) fn plugin() -> Vec<u8> {
     test_util::component(&test_util::guest("", ON_REQUEST))
 }
 
@@ -53,7 +53,7 @@ fn a_file_that_is_no_plugin_is_refused_for_its_reason() {
     );
     let no_lifecycle = crate::encode_component(&no_lifecycle).unwrap();
     let no_phase = test_util::component(&test_util::guest("", ""));
-    let cases: [(&str, Vec<u8>, &str); 12] = [
+    let cases: [(&str, Vec<u8>, &str); 11] = [
         ("empty", Vec::new(), "NotWasm"),
         ("text", b"#!/bin/sh".to_vec(), "NotWasm"),
         ("too large", vec![0; MAX_COMPONENT_BYTES + 1], "TooLarge"),
@@ -64,11 +64,6 @@ fn a_file_that_is_no_plugin_is_refused_for_its_reason() {
         ("no lifecycle", no_lifecycle, "MissingExport"),
         ("no phase", no_phase, "NoPhase"),
         (
-            "WASI",
-            wat(r#"(component (import "wasi:clocks/monotonic-clock@0.2.0" (instance)))"#),
-            "UnknownImport { name: \"wasi:clocks/monotonic-clock@0.2.0\" }",
-        ),
-        (
             "a newer interface",
             wat(r#"(component (import "postern:plugin/request@0.2.0" (instance)))"#),
             "UnknownImport",
@@ -76,8 +71,8 @@ fn a_file_that_is_no_plugin_is_refused_for_its_reason() {
         (
             "a phase of a later version",
             wat(r#"(component (instance $i)
-                     (export "postern:plugin/log-phase@0.1.0" (instance $i)))"#),
-            "UnknownExport { name: \"postern:plugin/log-phase@0.1.0\" }",
+                     (export "postern:plugin/trailer-phase@0.1.0" (instance $i)))"#),
+            "UnknownExport { name: \"postern:plugin/trailer-phase@0.1.0\" }",
         ),
     ];
     for (what, bytes, want) in cases {
@@ -106,4 +101,43 @@ fn what_is_not_a_core_module_with_an_interface_is_not_encoded() {
         crate::encode_component(b"\0asm\x01\0\0\0\xff"),
         Err(PluginError::Encode(_))
     ));
+}
+
+/// A guest that imports an interface of WASI, and calls it if told to.
+pub(crate) fn wasi_guest(body: &str) -> Vec<u8> {
+    let import =
+        r#"(import "wasi:cli/environment@0.2.0" "get-arguments" (func $args (param i32)))"#;
+    let phase = format!(
+        r#"(func (export "postern:plugin/request-phase@0.1.0#on-request")
+          (param i32 i32) (result i32)
+          {body} (i32.store8 (i32.const 512) (i32.const 0)) (i32.const 512))"#
+    );
+    let world = "world guest {
+          include host;
+          import wasi:cli/environment@0.2.0;
+          export lifecycle;
+          export request-phase;
+        }
+        package wasi:cli@0.2.0 {
+          interface environment { get-arguments: func() -> list<string>; }
+        }";
+    let module = test_util::component_type(&test_util::guest(import, &phase), world);
+    crate::encode_component(&module).unwrap()
+}
+
+#[test]
+fn what_a_runtime_drags_in_links_and_is_named() {
+    let component = load(&wasi_guest("(call $args (i32.const 600))")).unwrap();
+    assert_eq!(component.stubbed(), ["wasi:cli/environment@0.2.0"]);
+    assert!(component.imports().iter().all(|name| is_offered(name)));
+    // With types of its own, and nothing that could be called for a resource.
+    let error = load(&wat(
+        r#"(component (import "wasi:io/streams@0.2.3" (instance
+             (export "output-stream" (type (sub resource)))
+             (export "flush" (func)))))"#,
+    ));
+    assert!(
+        matches!(error, Err(PluginError::MissingExport { .. })),
+        "{error:?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! `clock` and `random`: what a guest cannot know by itself.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -11,6 +12,7 @@ use crate::bindings::postern::plugin::random;
 use crate::error::Breach;
 use crate::host::HostState;
 use crate::limits::MAX_RANDOM_BYTES;
+use crate::limits::MAX_SLEEP_MS;
 use crate::limits::breach;
 
 /// The zero of `monotonic-ns`: one for the process, so that instances agree.
@@ -25,6 +27,13 @@ impl clock::Host for HostState {
 
     fn monotonic_ns(&mut self) -> wasmtime::Result<u64> {
         Ok(START.elapsed().as_nanos() as u64)
+    }
+
+    async fn sleep_ms(&mut self, ms: u32) -> wasmtime::Result<()> {
+        self.after_configure()?;
+        let ms = ms.min(MAX_SLEEP_MS);
+        tokio::time::sleep(Duration::from_millis(ms.into())).await;
+        Ok(())
     }
 }
 

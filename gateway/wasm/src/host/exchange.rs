@@ -15,6 +15,12 @@ impl Host for HostState {
         Ok(self.exchange.id)
     }
 
+    fn traceparent(&mut self) -> wasmtime::Result<String> {
+        self.in_exchange()?;
+        let traceparent = self.exchange.traceparent.as_deref();
+        Ok(traceparent.unwrap_or_default().to_owned())
+    }
+
     fn attribute(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         self.meter.take_bytes(name.len())?;
         self.in_exchange()?;
@@ -35,6 +41,7 @@ impl Host for HostState {
     fn set_state(&mut self, state: Vec<u8>) -> wasmtime::Result<Result<(), EditError>> {
         self.meter.take_bytes(state.len())?;
         self.in_exchange()?;
+        self.keep_notes();
         Ok(if self.exchange.set_state(&self.plugin, state) {
             Ok(())
         } else {
@@ -50,6 +57,7 @@ impl Host for HostState {
     fn set_var(&mut self, name: String, value: String) -> wasmtime::Result<Result<(), EditError>> {
         self.meter.take_bytes(name.len() + value.len())?;
         self.in_exchange()?;
+        self.keep_notes();
         let set = self.exchange.set_var(name, value);
         Ok(set.map_err(|error| match error {
             VarError::Name => EditError::Invalid,

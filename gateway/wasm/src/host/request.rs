@@ -21,10 +21,14 @@ impl HostState {
     fn begin_edit(&mut self, bytes: usize) -> wasmtime::Result<Result<(), EditError>> {
         self.meter.take_bytes(bytes)?;
         Ok(match self.phase {
-            Phase::Configure => return Err(breach(Breach::Phase)),
-            Phase::Route => Err(EditError::Forbidden),
-            Phase::Response => Err(EditError::TooLate),
-            Phase::Request => {
+            Phase::Configure | Phase::Tick | Phase::Solver => return Err(breach(Breach::Phase)),
+            Phase::Route | Phase::Challenge => Err(EditError::Forbidden),
+            Phase::RequestStream
+            | Phase::Response
+            | Phase::ResponseBody
+            | Phase::ResponseStream
+            | Phase::Log => Err(EditError::TooLate),
+            Phase::Request | Phase::RequestBody => {
                 self.keep_request();
                 Ok(())
             }
@@ -149,7 +153,7 @@ impl Host for HostState {
     }
 }
 
-fn parse_method(text: &str) -> Result<Method, EditError> {
+pub(crate) fn parse_method(text: &str) -> Result<Method, EditError> {
     if text.len() > MAX_METHOD_LEN {
         return Err(EditError::TooLarge);
     }

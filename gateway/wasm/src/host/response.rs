@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use crate::bindings::postern::plugin::response::Host;
 use crate::bindings::postern::plugin::types::EditError;
+use crate::component::Phase;
 use crate::error::Breach;
 use crate::exchange::ResponseHead;
 use crate::host::HostState;
@@ -35,7 +36,10 @@ impl HostState {
 
 impl Host for HostState {
     fn status(&mut self) -> wasmtime::Result<u16> {
-        Ok(self.response()?.status.as_u16())
+        match (self.phase, &self.exchange.response) {
+            (Phase::ResponseStream, Some(response)) => Ok(response.status.as_u16()),
+            _ => Ok(self.response()?.status.as_u16()),
+        }
     }
 
     fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {

@@ -16,6 +16,9 @@ use crate::error::TrapKind;
 use crate::exchange::ResponseHead;
 use crate::exchange::Upstreams;
 use crate::limits::MAX_STATE_BYTES;
+use crate::plugin::PluginSetup;
+use crate::solver::Progress;
+use crate::solver::TxtRecord;
 use crate::test_util::component;
 use crate::test_util::guest;
 
@@ -90,7 +93,7 @@ fn post() -> Exchange {
 fn status_of(action: &Action) -> u16 {
     match action {
         Action::Respond(response) => response.status.as_u16(),
-        Action::Next | Action::Abort => 0,
+        Action::Next | Action::NeedBody(_) | Action::Abort => 0,
     }
 }
 
@@ -389,7 +392,7 @@ async fn a_configuration_may_be_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn what_this_version_does_not_serve_is_refused() {
+async fn a_plugin_that_asks_for_a_phase_it_lacks_is_refused() {
     let with = |at: u32| {
         on_request("").replace(
             "(memory.fill (i32.const 256) (i32.const 0) (i32.const 64))",
@@ -403,7 +406,7 @@ async fn what_this_version_does_not_serve_is_refused() {
     ] {
         let error = plugin_of(&with(at), quick()).await.unwrap_err();
         assert!(
-            matches!(error, PluginError::Unsupported { .. }),
+            matches!(error, PluginError::MissingPhase { .. }),
             "{error:?}"
         );
         assert!(error.to_string().contains(want), "{error}");
@@ -413,15 +416,20 @@ async fn what_this_version_does_not_serve_is_refused() {
 #[tokio::test]
 async fn a_failed_call_can_be_taken_back() {
     let set = "(call $set (i32.const 0) (i32.const 3) (i32.const 0) (i32.const 3) (i32.const 600))";
-    let worker = worker_of(&on_request(&format!("{set} unreachable")), quick()).await;
+    let state = "(call $set_state (i32.const 0) (i32.const 3) (i32.const 600))";
+    let body = format!("{set} {state} unreachable");
+    let worker = worker_of(&on_request(&body), quick()).await;
     for undo in [false, true] {
         let mut exchange = Exchange::default();
         exchange.undo = undo;
+        exchange.set_state(worker.plugin().name(), b"before".to_vec());
         let headers = &mut exchange.request.headers;
         headers.insert("x-a", HeaderValue::from_static("before"));
         worker.on_request(&mut exchange).await.unwrap_err();
         let want = if undo { "before" } else { "x-a" };
         assert_eq!(exchange.request.headers["x-a"], want, "undo: {undo}");
+        let state = exchange.state(worker.plugin().name());
+        assert_eq!(state, want.as_bytes(), "undo: {undo}");
     }
 }
 
@@ -451,6 +459,70 @@ async fn a_plugin_may_choose_the_upstream_before_routing() {
         matches!(error, PluginError::Contract(Breach::Selected)),
         "{error:?}"
     );
+}
+
+#[tokio::test]
+async fn there_is_no_system_behind_wasi() {
+    let code = crate::component::tests::wasi_guest("(call $args (i32.const 600))");
+    let engine = PluginEngine::new(None).unwrap();
+    let component = Component::load(&engine, &code).unwrap();
+    let name = PolicyName::parse("guest").unwrap();
+    let plugin = Plugin::configure(component, name, "{}".into(), quick()).await;
+    let worker = plugin.unwrap().worker();
+    let error = worker.on_request(&mut Exchange::default()).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(error, PluginError::Contract(Breach::Stubbed)),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_writes_dns_records() {
+    // Refuses a zone that begins with "x"; is pending for 5 ms, which is too short, and then done.
+    let functions = r#"
+        (data (i32.const 0) "no\n")
+        (func (export "postern:plugin/dns-solver@0.1.0#supports")
+          (param $at i32) (param i32) (result i32)
+          (i32.ne (i32.load8_u (local.get $at)) (i32.const 120)))
+        (func (export "postern:plugin/dns-solver@0.1.0#present")
+          (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+          (i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 516) (i32.const 1))
+          (i32.store (i32.const 520) (i32.const 5)) (i32.const 512))
+        (func (export "postern:plugin/dns-solver@0.1.0#poll")
+          (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+          (i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 516) (i32.const 0))
+          (i32.const 512))
+        (func (export "postern:plugin/dns-solver@0.1.0#cleanup")
+          (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+          (i32.store8 (i32.const 512) (i32.const 1))
+          (i32.store (i32.const 516) (i32.const 0)) (i32.store (i32.const 520) (i32.const 3))
+          (i32.const 512))"#;
+    let engine = PluginEngine::new(None).unwrap();
+    let component = Component::load(&engine, &component(&guest("", functions))).unwrap();
+    let name = PolicyName::parse("guest").unwrap();
+    let mut setup = PluginSetup::new(name, "{}".into(), quick());
+    let refused = Plugin::set_up(Arc::clone(&component), setup.clone(), None).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused, PluginError::NotGranted { .. }),
+        "{refused:?}"
+    );
+    setup.grants.dns = true;
+    let plugin = Plugin::set_up(component, setup, None).await.unwrap();
+    let solver = plugin.solver(None).unwrap();
+    assert!(solver.supports("example.org").await.unwrap());
+    assert!(!solver.supports("x.example").await.unwrap());
+    let txt = TxtRecord {
+        name: "_acme-challenge.example.org".into(),
+        zone: "example.org".into(),
+        value: "value".into(),
+        identifier: "example.org".into(),
+    };
+    let pending = Progress::Pending(Duration::from_millis(100));
+    assert_eq!(solver.present(&txt).await.unwrap(), Ok(pending));
+    assert_eq!(solver.poll(&txt).await.unwrap(), Ok(Progress::Ready));
+    assert_eq!(solver.cleanup(&txt).await.unwrap(), Err(r"no\n".to_owned()));
 }
 
 #[test]

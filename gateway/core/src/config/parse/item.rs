@@ -1,4 +1,4 @@
-//! The meaning of every section but routes.
+//! The meaning of every section but routes and plugins.
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 use http::HeaderValue;
-use http::StatusCode;
 use ipnet::IpNet;
 
 use super::FileReader;
@@ -21,8 +20,6 @@ use super::raw::RawEncodedSlash;
 use super::raw::RawHeaderEdits;
 use super::raw::RawListener;
 use super::raw::RawLogFormat;
-use super::raw::RawOnError;
-use super::raw::RawPlugin;
 use super::raw::RawPolicy;
 use super::raw::RawProtocol;
 use super::raw::RawRuntime;
@@ -40,10 +37,6 @@ use crate::config::listener::ListenerSpec;
 use crate::config::listener::ListenerTimeouts;
 use crate::config::listener::TlsSpec;
 use crate::config::listener::TlsVersion;
-use crate::config::plugin::OnError;
-use crate::config::plugin::PluginLimits;
-use crate::config::plugin::PluginSource;
-use crate::config::plugin::PluginSpec;
 use crate::config::policy::HeaderEdits;
 use crate::config::policy::HeadersSpec;
 use crate::config::policy::PolicySpec;
@@ -70,7 +63,6 @@ const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_CONNECTIONS: i64 = 10_000_000;
 /// Bounds of a request head: smaller would refuse browsers, larger is a memory weapon.
 pub(super) const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
-const PLUGIN_MEMORY: std::ops::RangeInclusive<u64> = (64 << 10)..=(4 << 30);
 
 impl FileReader<'_> {
     pub(super) fn runtime(&mut self, raw: &RawRuntime) {
@@ -274,80 +266,6 @@ impl FileReader<'_> {
         }
     }
 
-    pub(super) fn plugin(&mut self, name: &str, raw: RawPlugin) {
-        let at = format!("plugins.{name}");
-        self.place(format!("{at}.source"), raw.source.span());
-        let source = self.plugin_source(&raw.source);
-        let on_error = raw.on_error.as_ref().and_then(|raw| self.on_error(raw));
-        let mut limits = PluginLimits::default();
-        if let Some(raw) = &raw.limits {
-            self.duration(raw.cpu.as_ref(), &mut limits.cpu);
-            self.duration(raw.time.as_ref(), &mut limits.time);
-            self.count(
-                raw.instances.as_ref(),
-                "instances",
-                10_000,
-                &mut limits.instances,
-            );
-            self.count(
-                raw.log_lines.as_ref(),
-                "log-lines",
-                100_000,
-                &mut limits.log_lines,
-            );
-            if let Some(text) = &raw.memory
-                && let Some(size) = self.size(text, PLUGIN_MEMORY)
-            {
-                limits.memory = size;
-            }
-        }
-        let config: serde_json::Map<String, serde_json::Value> = raw.config.into_iter().collect();
-        let spec = PluginSpec {
-            source,
-            config: serde_json::Value::Object(config).to_string(),
-            on_error: on_error.unwrap_or_default(),
-            limits,
-        };
-        self.policy_spec(&at, name, PolicySpec::Plugin(spec));
-    }
-
-    fn plugin_source(&mut self, text: &At<String>) -> PluginSource {
-        if let Some((scheme, _)) = text.split_once("://") {
-            self.error_with_help(
-                text.span(),
-                format!("a plugin cannot be fetched by '{scheme}'"),
-                "name a file; relative paths begin at this configuration file",
-            );
-        }
-        PluginSource::File(self.file(text))
-    }
-
-    fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
-        let found = match &**raw {
-            RawOnError::Word(word) => match word.as_str() {
-                "deny" => return Some(OnError::Deny),
-                "allow" => return Some(OnError::Allow),
-                _ => format!("'{word}'"),
-            },
-            RawOnError::Status(status) => {
-                let known = u16::try_from(*status)
-                    .ok()
-                    .filter(|status| (400..=599).contains(status))
-                    .and_then(|status| StatusCode::from_u16(status).ok());
-                match known {
-                    Some(status) => return Some(OnError::Status(status)),
-                    None => status.to_string(),
-                }
-            }
-        };
-        self.error_with_help(
-            raw.span(),
-            format!("on-error cannot be {found}"),
-            "write \"deny\", \"allow\" or a status from 400 to 599",
-        );
-        None
-    }
-
     pub(super) fn policy(&mut self, name: &str, raw: &RawPolicy) {
         let at = format!("policies.{name}");
         let spec = HeadersSpec {
@@ -357,7 +275,7 @@ impl FileReader<'_> {
         self.policy_spec(&at, name, PolicySpec::Headers(spec));
     }
 
-    fn policy_spec(&mut self, at: &str, name: &str, spec: PolicySpec) {
+    pub(super) fn policy_spec(&mut self, at: &str, name: &str, spec: PolicySpec) {
         if let Some(name) = self.item_name(at, name, PolicyName::parse) {
             self.reading.config.policies.insert(name, spec);
         }
@@ -442,8 +360,8 @@ impl FileReader<'_> {
     ) -> Option<u64> {
         let size = self.text(text, "size", units::size)?;
         if !range.contains(&size) {
-            let (low, high) = (range.start() >> 10, range.end() >> 10);
-            let message = format!("'{}' is not between {low}KiB and {high}KiB", **text);
+            let [low, high] = [*range.start(), *range.end()].map(units::print_size);
+            let message = format!("'{}' is not between {low} and {high}", **text);
             self.error(text.span(), message);
             return None;
         }

@@ -53,6 +53,16 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(1 << shift).ok_or(UnitError::TooLarge)
 }
 
+/// A size as [`size`] reads it, in the largest unit that divides it.
+pub fn print_size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let divides = |shift: u32| bytes > 0 && bytes.trailing_zeros() >= shift;
+    match units.into_iter().find(|&(shift, _)| divides(shift)) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +92,13 @@ mod tests {
         ];
         for (text, want) in sizes {
             assert_eq!(size(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_printed_as_it_is_read() {
+        for text in ["0B", "1023B", "64KiB", "1MiB", "1025KiB", "4GiB"] {
+            assert_eq!(print_size(size(text).unwrap()), text);
         }
     }
 }
