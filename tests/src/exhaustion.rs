@@ -68,25 +68,24 @@ impl fmt::Display for Report {
 }
 
 /// Runs every trial, one after the other.
-pub async fn run() -> Result<Report, String> {
+pub async fn run(report: &mut Report) -> Result<(), String> {
     if !is_root() {
         return Err("this wants root: it sets limits, makes control groups and mounts".to_owned());
     }
-    let mut report = Report::default();
     let hangs = |what: &str| format!("the trial of {what} did not end in {TRIAL:?}");
-    timeout(TRIAL, files::run(&mut report))
+    timeout(TRIAL, files::run(report))
         .await
         .map_err(|_| hangs("files"))??;
-    timeout(TRIAL, memory::run(&mut report))
+    timeout(TRIAL, memory::run(report))
         .await
         .map_err(|_| hangs("memory"))??;
-    timeout(TRIAL, disk::run(&mut report))
+    timeout(TRIAL, disk::run(report))
         .await
         .map_err(|_| hangs("disk"))??;
-    timeout(TRIAL, pipes::run(&mut report))
+    timeout(TRIAL, pipes::run(report))
         .await
         .map_err(|_| hangs("pipes"))??;
-    Ok(report)
+    Ok(())
 }
 
 fn is_root() -> bool {

@@ -327,8 +327,8 @@ async fn serve_http2(
         // A section of exactly this size is refused there.
         .max_header_list_size(http2.head_bytes + 1)
         .max_send_buf_size(H2_SEND_BUFFER)
-        // Both are counted below, where one number holds for every cause; these come after.
-        .max_local_error_reset_streams(2 * http2.faults as usize)
+        // Both are counted below as well, with what the implementation does not count.
+        .max_local_error_reset_streams(http2.faults as usize)
         .max_pending_accept_reset_streams(http2.resets as usize + 1)
         .serve_connection(TokioIo::new(guarded), service);
     let ended = watch

@@ -20,9 +20,11 @@ use postern_core::config::MemorySteps;
 
 use self::memory::ControlGroup;
 
-/// How often memory is looked at: it can be filled faster than that only by more connections than
-/// are let in.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How often memory is looked at while there is enough of it...
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// ...and from so many percent on, when the rest may be used up within one look.
+const CLOSE_LOOK_PERCENT: u8 = 60;
+const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Percent of the file descriptors that are reckoned with...
 const FILES_PERCENT: u64 = 80;
 /// ...and percent of those that clients get.
@@ -122,8 +124,12 @@ fn watch(group: &ControlGroup, overload: &Weak<Overload>) {
                 }
             }
         }
+        let is_close = overload.memory_percent() >= CLOSE_LOOK_PERCENT;
         drop(overload);
-        thread::park_timeout(LOOK_INTERVAL);
+        thread::park_timeout(match is_close {
+            true => CLOSE_LOOK_INTERVAL,
+            false => LOOK_INTERVAL,
+        });
     }
 }
 

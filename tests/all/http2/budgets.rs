@@ -22,6 +22,7 @@ use postern_tests::client::frames::headers;
 use postern_tests::client::frames::request;
 use postern_tests::gateway::SetUp;
 use postern_tests::upstream::Upstream;
+use postern_tests::upstream::recorder::Recorder;
 
 use super::abuses;
 use super::config;
@@ -157,7 +158,9 @@ async fn resets_that_a_client_provokes_have_a_budget() {
     let more: Vec<u8> = (101..301).flat_map(|i| get(2 * i + 1, "/")).collect();
     connection.send(&more).await;
     is_calmed(connection, "refused").await;
-    assert_eq!(abuses(&gateway, "faults"), 1);
+    // Whoever counted to the end first.
+    let ended = abuses(&gateway, "faults") + abuses(&gateway, "calm");
+    assert_eq!(ended, 1);
 
     // Windows that overflow.
     let mut connection = Connection::open(addr).await;
@@ -220,7 +223,8 @@ async fn the_primitives_of_made_you_reset_end_the_connection() {
 
 #[tokio::test]
 async fn fields_are_counted_crumb_by_crumb() {
-    let app = Upstream::echo("app").await;
+    // It takes more fields than a gateway's own and the client's.
+    let app = Recorder::start().await;
     let gateway = SetUp::new().start(&config(app.addr, "")).await;
     for name in ["cookie", "x-plain"] {
         for (count, want) in [(100, 200), (101, 431), (400, 431)] {

@@ -11,6 +11,7 @@
 use std::process::ExitCode;
 
 use postern_tests::exhaustion;
+use postern_tests::exhaustion::Report;
 
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
@@ -20,18 +21,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(exhaustion::run()) {
-        Ok(report) => {
-            print!("{report}");
-            if report.is_good() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("exhaustion: {error}");
-            ExitCode::FAILURE
-        }
+    let mut report = Report::default();
+    let ran = runtime.block_on(exhaustion::run(&mut report));
+    print!("{report}");
+    if let Err(error) = &ran {
+        eprintln!("exhaustion: {error}");
+    }
+    if ran.is_ok() && report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
