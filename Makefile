@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
-	soak-reload soak-reload-short soak-takeover soak-takeover-short bench bench-micro clean
+	soak-reload soak-reload-short soak-takeover soak-takeover-short exhaustion bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -66,6 +66,10 @@ soak-reload: build setup-tests
 
 soak-reload-short: build
 	$(TARGET)/debug/reload-under-load --seconds 8 --reloads 12
+
+# Out of files, memory, disk and readers; wants root.
+exhaustion: build
+	$(TARGET)/debug/exhaustion
 
 soak-takeover: build
 	$(TARGET)/debug/takeover-under-load --seconds 90 --reloads 200 --takeovers 20

@@ -1,5 +1,7 @@
-//! Clients: HTTP/1 and HTTP/2 by hyper, over clear text or TLS; raw bytes in [`raw`].
+//! Clients: HTTP/1 and HTTP/2 by hyper, over clear text or TLS; raw bytes in [`raw`], raw HTTP/2
+//! frames in [`frames`].
 
+pub mod frames;
 pub mod raw;
 
 use std::net::SocketAddr;

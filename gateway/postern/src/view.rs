@@ -7,6 +7,7 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod limits;
 mod policy;
 pub mod toml;
 
@@ -69,6 +70,7 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
         ("runtime", runtime(config)),
         ("access-log", access_log(config)),
         ("admin", json!({ "bind": config.admin.bind.to_string() })),
+        ("limits", limits::process(&config.limits)),
         ("listeners", named(&config.listeners, listener)),
         (
             "certificates",
@@ -318,25 +320,9 @@ fn listener(spec: &ListenerSpec) -> Value {
                 EncodedSlash::Keep => "keep",
             }),
         ),
-        (
-            "timeouts",
-            json!({
-                "proxy-header": duration(spec.timeouts.proxy_header),
-                "handshake": duration(spec.timeouts.handshake),
-                "request-head": duration(spec.timeouts.request_head),
-                "keep-alive": duration(spec.timeouts.keep_alive),
-                "body-idle": duration(spec.timeouts.body_idle),
-            }),
-        ),
-        (
-            "limits",
-            json!({
-                "connections": spec.limits.connections,
-                "head": print_size(u64::from(spec.limits.head_bytes)),
-                "head-fields": spec.limits.head_fields,
-                "streams": spec.limits.streams,
-            }),
-        ),
+        ("timeouts", limits::timeouts(&spec.timeouts)),
+        ("limits", limits::listener(&spec.limits)),
+        ("http2", limits::http2(&spec.http2)),
     ])
 }
 

@@ -150,7 +150,10 @@ impl AccessRecord {
         let mut record = Self::start(worker, &worker.view(), connection, &method, version);
         record.method = None;
         record.status = Some(status);
-        record.reason = Some("bad-request");
+        record.reason = Some(match status {
+            StatusCode::REQUEST_TIMEOUT => "request-timeout",
+            _ => "bad-request",
+        });
     }
 
     pub(crate) fn status(&mut self, status: StatusCode) {
@@ -169,7 +172,7 @@ impl AccessRecord {
     pub(crate) fn cut(&mut self, error: &BodyError) {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
-            BodyError::Cut(_) | BodyError::TooLarge => "response-cut",
+            BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => "response-cut",
             BodyError::Plugin { plugin, reason, .. } => {
                 self.policy = Some(plugin.clone());
                 reason
@@ -195,6 +198,7 @@ impl AccessRecord {
         match self.reason {
             Some(reason) => reason,
             None if self.is_complete => "ok",
+            None if self.connection.has_stalled() => "client-stalled",
             None => "client-closed",
         }
     }

@@ -72,6 +72,10 @@ pub(crate) enum ProxyError {
     RequestBody,
     #[error("the request body is larger than policy {policy} allows")]
     BodyTooLarge { policy: PolicyName },
+    #[error("the request body came too slowly")]
+    RequestBodySlow,
+    #[error("the gateway is short of memory")]
+    Overloaded,
     #[error("the request body is longer than plugin {plugin} takes")]
     RequestBodySize { plugin: PolicyName },
     #[error("the response body could not be read for plugin {plugin}")]
@@ -109,7 +113,9 @@ impl ProxyError {
             | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. }
             | Self::RequestBody
-            | Self::BodyTooLarge { .. } => None,
+            | Self::BodyTooLarge { .. }
+            | Self::RequestBodySlow
+            | Self::Overloaded => None,
         }
     }
 }
@@ -148,6 +154,12 @@ impl ProxyError {
             Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
             Self::Aborted { .. } => StatusCode::FORBIDDEN,
             Self::UnknownUpstream { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            // Not the endpoint's fault.
+            Self::Connect { source, .. } if is_out_of_files(source) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::RequestBodySlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Connect { .. }
             | Self::Exchange { .. }
             | Self::Framing { .. }
@@ -168,6 +180,7 @@ impl ProxyError {
             Self::Plugin { source, .. } => source.reason(),
             Self::Aborted { .. } => "plugin-abort",
             Self::UnknownUpstream { .. } => "plugin-upstream",
+            Self::Connect { source, .. } if is_out_of_files(source) => "out-of-files",
             Self::Connect { .. } => "upstream-connect",
             Self::ConnectTimeout { .. } => "upstream-connect-timeout",
             Self::FirstByteTimeout { .. } => "upstream-timeout",
@@ -176,6 +189,8 @@ impl ProxyError {
             }
             Self::RequestBody => "request-body",
             Self::BodyTooLarge { .. } => "body-size",
+            Self::RequestBodySlow => "request-body-slow",
+            Self::Overloaded => "overloaded",
             Self::RequestBodySize { .. } => "request-body-size",
             Self::ResponseBody { .. } => "response-cut",
             Self::ResponseBodySize { .. } => "response-body-size",
@@ -189,9 +204,11 @@ impl ProxyError {
             | Self::Misdirected
             | Self::NoRoute
             | Self::RequestBody
+            | Self::RequestBodySlow
             | Self::RequestBodySize { .. }
             | Self::BodyTooLarge { .. } => Side::Downstream,
-            Self::Rewrite(_) => Side::Gateway,
+            Self::Rewrite(_) | Self::Overloaded => Side::Gateway,
+            Self::Connect { source, .. } if is_out_of_files(source) => Side::Gateway,
             Self::Plugin { .. }
             | Self::Aborted { .. }
             | Self::UnknownUpstream { .. }
@@ -213,6 +230,8 @@ impl ProxyError {
             Self::Request(_)
             | Self::RequestBody
             | Self::BodyTooLarge { .. }
+            | Self::RequestBodySlow
+            | Self::Overloaded
             | Self::RequestBodySize { .. }
             | Self::BodyPlugin { .. }
             | Self::Aborted { .. } => true,
@@ -239,8 +258,9 @@ pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<BodyError>() {
             return Some(match error {
+                BodyError::Idle => ProxyError::RequestBodySlow,
                 // The policy whose limit it was is known to the chain.
-                BodyError::Idle | BodyError::Cut(_) | BodyError::TooLarge => {
+                BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => {
                     ProxyError::RequestBody
                 }
                 BodyError::Plugin {
@@ -260,4 +280,11 @@ pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
         cause = error.source();
     }
     None
+}
+
+/// Whether the process, or the machine, has no file descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }

@@ -22,6 +22,7 @@ use crate::callout;
 use crate::callout::Desk;
 use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
 use crate::worker;
@@ -54,6 +55,7 @@ pub(crate) enum Phase {
 pub struct Gateway {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    overload: Arc<Overload>,
     phase: watch::Sender<Phase>,
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
@@ -70,6 +72,7 @@ impl Gateway {
         let log = LogWriter::start(log_path.clone())?;
         let metrics = Arc::new(Metrics::new(workers));
         let published = Arc::new(Published::new(first));
+        let overload = Overload::start();
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
         let mut first_desk = None;
@@ -83,6 +86,7 @@ impl Gateway {
                 index,
                 published: Arc::clone(&published),
                 metrics: Arc::clone(&metrics),
+                overload: Arc::clone(&overload),
                 log: buffer,
                 phase: follow.clone(),
                 desk,
@@ -97,6 +101,7 @@ impl Gateway {
         Ok(Self {
             published,
             metrics,
+            overload,
             phase,
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
@@ -141,7 +146,8 @@ impl Gateway {
 
     /// Metrics of the data plane, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.published.load())
+        let memory = self.overload.memory_percent();
+        self.metrics.render(&self.published.load(), memory)
     }
 
     /// The addresses that are served, with the ports that the kernel chose.

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -27,6 +28,7 @@ use postern_core::config::route::ActionSpec;
 use postern_core::config::upstream::UpstreamProtocol;
 use postern_core::header::has_plain_framing;
 use postern_core::header::remove_hop_by_hop;
+use postern_core::request::RequestError;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
@@ -35,6 +37,7 @@ use postern_wasm::Exchange;
 
 pub(crate) use self::subrequest::subrequest;
 use crate::access_log::AccessRecord;
+use crate::body::Pace;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
@@ -65,9 +68,11 @@ pub(crate) async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let in_flight = connection.begin();
     // One view for the whole request: a reload must not show it two configurations.
     let view = worker.view();
+    let steps = &view.snapshot.config.limits.memory;
+    let in_flight = connection.begin(worker.overload.closes(steps));
+    let stall = connection.stall();
     let is_head = request.method() == Method::HEAD;
     let mut record = AccessRecord::start(
         &worker,
@@ -93,11 +98,11 @@ pub(crate) async fn handle(
         }
     };
     record.status(answer.status());
-    if worker.is_leaving() && !connection.is_h2 {
+    if (worker.is_leaving() || connection.is_ending()) && !connection.is_h2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
-    answer.body_mut().attach(record, in_flight, is_head);
+    answer.body_mut().attach(record, in_flight, stall, is_head);
     Ok(answer)
 }
 
@@ -123,7 +128,14 @@ async fn forward(
     request: Request<Incoming>,
     record: &mut AccessRecord,
 ) -> Result<Answer, ProxyError> {
+    if worker.overload.refuses(&view.snapshot.config.limits.memory) {
+        return Err(ProxyError::Overloaded);
+    }
     let (mut parts, body) = request.into_parts();
+    // HTTP/1 counts them while it reads; in HTTP/2 each crumb of a cookie is one.
+    if parts.headers.len() > connection.listener.spec.limits.head_fields as usize {
+        return Err(ProxyError::Request(RequestError::Fields));
+    }
     let version = parts.version;
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut head = RequestHead::parse(
@@ -186,7 +198,7 @@ async fn forward(
         connection,
         rule,
     };
-    let body = going.request_body(body, record);
+    let body = going.request_body(body, &exchange.request.headers, record);
     let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
     let answer = going
         .exchange(&mut chain, &mut exchange, body, upgrade, record)
@@ -208,13 +220,18 @@ struct Going<'g> {
 }
 
 impl Going<'_> {
-    fn request_body(&self, body: Incoming, record: &AccessRecord) -> RequestBody {
+    fn request_body(
+        &self,
+        body: Incoming,
+        headers: &HeaderMap,
+        record: &AccessRecord,
+    ) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody::empty();
         }
-        let idle = self.connection.listener.spec.timeouts.body_idle;
+        let pace = Pace::new(self.connection, headers);
         let timer = self.worker.clock.timer();
-        RequestBody::new(body, timer, idle, record.request_bytes())
+        RequestBody::new(body, timer, pace, record.request_bytes())
     }
 
     /// The policies on the request, what the rule says, the policies on the response.
@@ -358,6 +375,7 @@ impl Going<'_> {
         }
         let mut response = sent.map_err(|unsent| unsent.into_error(&lease))?;
         timer.disarm();
+        upload.answered();
         if !has_plain_framing(response.headers()) {
             // Dropping the sender closes the connection, whose next bytes mean nothing.
             return Err(ProxyError::Framing {
@@ -382,9 +400,9 @@ impl Going<'_> {
         let idle = lease.upstream().spec.timeouts.body_idle;
         let is_head = exchange.request.method == Method::HEAD;
         let connection = sender.into_http1();
-        Ok(Answer::Response(downstream_response(
-            response, timer, idle, connection, lease, is_head,
-        )))
+        let mut response = downstream_response(response, timer, idle, connection, lease, is_head);
+        response.body_mut().follow(upload);
+        Ok(Answer::Response(response))
     }
 }
 

@@ -12,6 +12,9 @@ use postern_wasm::exchange::LocalResponse;
 use crate::body::ResponseBody;
 use crate::error::ProxyError;
 
+/// Seconds after which a gateway that was short of memory may have some again.
+const RETRY_AFTER: &str = "5";
+
 /// The page for an error: the status and the request's id. What happened stands in the log; a
 /// client is not told.
 pub(crate) fn of_error(error: &ProxyError, id: u64, is_h2: bool) -> Response<ResponseBody> {
@@ -24,6 +27,10 @@ pub(crate) fn of_error(error: &ProxyError, id: u64, is_h2: bool) -> Response<Res
             header::ALLOW,
             HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         );
+    }
+    if matches!(error, ProxyError::Overloaded) {
+        let later = HeaderValue::from_static(RETRY_AFTER);
+        headers.insert(header::RETRY_AFTER, later);
     }
     // A field of HTTP/1; in HTTP/2 it is malformed.
     if error.closes() && !is_h2 {

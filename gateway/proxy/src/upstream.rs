@@ -5,6 +5,7 @@
 
 mod connect;
 mod http1;
+mod interim;
 mod pool;
 
 use std::io;

@@ -1,9 +1,12 @@
 //! Listeners and the certificates they serve.
 
+pub mod http2;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::http2::Http2Limits;
 use crate::header::TrustedProxies;
 use crate::hostname::Hostname;
 use crate::name::CertificateName;
@@ -17,8 +20,12 @@ pub const DEFAULT_HANDSHAKE: Duration = Duration::from_secs(10);
 pub const DEFAULT_REQUEST_HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests.
 pub const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// How long a body may stand still, in either direction.
+/// How long a request body may stand still.
 pub const DEFAULT_BODY_IDLE: Duration = Duration::from_secs(30);
+/// How long a client may take nothing of a response that waits for it.
+pub const DEFAULT_WRITE_IDLE: Duration = Duration::from_secs(30);
+/// How long a request body may be slower than `DEFAULT_BODY_RATE`.
+pub const DEFAULT_BODY_GRACE: Duration = Duration::from_secs(10);
 /// Open connections of one listener, all workers together.
 pub const DEFAULT_CONNECTIONS: u32 = 20_000;
 /// Bytes of a request head: request line and fields (HTTP/1), decoded fields (HTTP/2).
@@ -27,6 +34,10 @@ pub const DEFAULT_HEAD_BYTES: u32 = 64 << 10;
 pub const DEFAULT_HEAD_FIELDS: u32 = 100;
 /// Streams that one HTTP/2 connection may have open at once.
 pub const DEFAULT_STREAMS: u32 = 100;
+/// Requests of one connection; then the client is asked to open another.
+pub const DEFAULT_REQUESTS: u32 = 10_000;
+/// Bytes a second that a client has to send of a request body, once the grace is over.
+pub const DEFAULT_BODY_RATE: u32 = 500;
 
 /// An address that accepts connections, and what it accepts there.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,6 +51,7 @@ pub struct ListenerSpec {
     pub encoded_slash: EncodedSlash,
     pub timeouts: ListenerTimeouts,
     pub limits: ListenerLimits,
+    pub http2: Http2Limits,
 }
 
 /// A load balancer that says who the client is.
@@ -88,6 +100,9 @@ pub struct ListenerTimeouts {
     pub request_head: Duration,
     pub keep_alive: Duration,
     pub body_idle: Duration,
+    pub write_idle: Duration,
+    /// Before `ListenerLimits::body_rate` counts.
+    pub body_grace: Duration,
 }
 
 impl Default for ListenerTimeouts {
@@ -98,6 +113,8 @@ impl Default for ListenerTimeouts {
             request_head: DEFAULT_REQUEST_HEAD,
             keep_alive: DEFAULT_KEEP_ALIVE,
             body_idle: DEFAULT_BODY_IDLE,
+            write_idle: DEFAULT_WRITE_IDLE,
+            body_grace: DEFAULT_BODY_GRACE,
         }
     }
 }
@@ -108,6 +125,9 @@ pub struct ListenerLimits {
     pub head_bytes: u32,
     pub head_fields: u32,
     pub streams: u32,
+    pub requests: u32,
+    /// Bytes a second; zero: a body may be as slow as `body_idle` lets it.
+    pub body_rate: u32,
 }
 
 impl Default for ListenerLimits {
@@ -117,6 +137,8 @@ impl Default for ListenerLimits {
             head_bytes: DEFAULT_HEAD_BYTES,
             head_fields: DEFAULT_HEAD_FIELDS,
             streams: DEFAULT_STREAMS,
+            requests: DEFAULT_REQUESTS,
+            body_rate: DEFAULT_BODY_RATE,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! could not read is left out of the next one.
 
 mod item;
+mod limits;
 mod plugin;
 mod policy;
 mod rule;
@@ -226,7 +227,7 @@ impl FileReader<'_> {
         let mut table = table.into_inner();
         self.shape(schema).check_root(&mut table);
 
-        for key in ["runtime", "access-log", "admin"] {
+        for key in ["runtime", "access-log", "admin", "limits"] {
             if let Some((key, _)) = table.get_key_value(key).filter(|_| !self.is_main) {
                 let message = format!("[{}] belongs into the main file", key.get_ref());
                 self.error(key.span(), message);
@@ -240,6 +241,9 @@ impl FileReader<'_> {
         }
         if let Some(raw) = self.section(&mut table, schema, "admin") {
             self.admin(&raw);
+        }
+        if let Some(raw) = self.section(&mut table, schema, "limits") {
+            self.limits(&raw);
         }
         let items = self.items(&mut table, schema, "certificates", Kind::Certificate);
         for (name, raw) in items {

@@ -14,14 +14,20 @@ format = "text"
 path = "/var/log/postern.log"
 [admin]
 bind = "127.0.0.1:9999"
+[limits]
+connections = 1000
+memory-close = 70
+memory-refuse = 80
+memory-stop = 90
 [listeners.http]
 bind = "0.0.0.0:8080"
 trusted-proxies = ["10.0.0.0/8", "::1"]
 proxy-protocol = "optional"
 proxy-protocol-from = ["10.0.0.0/8"]
 encoded-slash = "keep"
-timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s" }
-limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9 }
+timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s", write-idle = "4s", body-grace = "5s" }
+limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9, requests = 10, body-rate = "1KiB" }
+http2 = { head = "8KiB", window = "1s", resets = 1, resets-in-window = 2, faults = 3, settings = 4, pings = 5, priorities = 6, window-updates = 7, empty-data = 9 }
 [listeners.https]
 bind = "[::]:8443"
 tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop", client-auth = [{ hosts = ["a.test", "*.a.test"], ca-file = "/ca.pem", mode = "optional" }, { ca-file = "/ca.pem" }] }

@@ -14,6 +14,9 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -30,6 +33,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
+use super::interim::Counted;
 use crate::body::Progress;
 use crate::body::RequestBody;
 use crate::stream::Stream;
@@ -46,6 +50,8 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 /// connection, unless a task still sends a request body.
 pub(crate) struct Http1 {
     sender: SendRequest<RequestBody>,
+    /// The next response has not been looked at.
+    is_next: Arc<AtomicBool>,
     driver: Rc<Driver>,
 }
 
@@ -60,6 +66,8 @@ struct Driver {
 
 impl Http1 {
     pub(super) async fn handshake(stream: Stream) -> hyper::Result<Self> {
+        let is_next = Arc::<AtomicBool>::default();
+        let stream = Counted::new(stream, Arc::clone(&is_next));
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_FIELDS)
             .max_header_size(MAX_RESPONSE_HEAD)
@@ -72,6 +80,7 @@ impl Http1 {
         };
         let this = Self {
             sender,
+            is_next,
             driver: Rc::new(driver),
         };
         // A connection has to be polled once before it takes a request.
@@ -91,6 +100,7 @@ impl Http1 {
         request: Request<RequestBody>,
         upload: &Progress,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.is_next.store(true, Ordering::Relaxed);
         let sending = self.sender.try_send_request(request);
         if !upload.is_over() {
             Driver::spawn(&self.driver, Some(upload.clone()));

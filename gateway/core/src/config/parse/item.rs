@@ -65,7 +65,7 @@ const MAX_WORKERS: i64 = 1024;
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_CONNECTIONS: i64 = 10_000_000;
 /// Bounds of a request head: smaller would refuse browsers, larger is a memory weapon.
-const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
+pub(super) const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
 
 impl FileReader<'_> {
     pub(super) fn runtime(&mut self, raw: &RawRuntime) {
@@ -142,6 +142,8 @@ impl FileReader<'_> {
             self.duration(raw.request_head.as_ref(), &mut timeouts.request_head);
             self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
             self.duration(raw.body_idle.as_ref(), &mut timeouts.body_idle);
+            self.duration(raw.write_idle.as_ref(), &mut timeouts.write_idle);
+            self.duration(raw.body_grace.as_ref(), &mut timeouts.body_grace);
         }
         let mut limits = ListenerLimits::default();
         if let Some(raw) = &raw.limits {
@@ -165,7 +167,9 @@ impl FileReader<'_> {
                 // HEAD_BYTES ends at 1 MiB.
                 limits.head_bytes = u32::try_from(size).unwrap_or(u32::MAX);
             }
+            self.traffic_limits(raw, &mut limits);
         }
+        let http2 = raw.http2.as_ref().map(|raw| self.http2_limits(raw));
         let name = self.item_name(&at, name, ListenerName::parse);
         if let (Some(name), Some(bind)) = (name, bind) {
             let spec = ListenerSpec {
@@ -179,6 +183,7 @@ impl FileReader<'_> {
                 },
                 timeouts,
                 limits,
+                http2: http2.unwrap_or_default(),
             };
             self.reading.config.listeners.insert(name, spec);
         }
