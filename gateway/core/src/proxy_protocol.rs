@@ -198,9 +198,8 @@ fn parse_v2(bytes: &[u8]) -> Result<Parsed, ProxyHeaderError> {
 /// The records after the addresses have to fill the header exactly.
 fn check_records(header: &[u8], mut at: usize) -> Result<(), ProxyHeaderError> {
     while at < header.len() {
-        let [kind, high, low] = match header.get(at..at + 3) {
-            Some(&[kind, high, low]) => [kind, high, low],
-            _ => return Err(ProxyHeaderError::Length),
+        let Some(&[kind, high, low]) = header.get(at..at + 3) else {
+            return Err(ProxyHeaderError::Length);
         };
         let value = at + 3;
         let end = value + usize::from(u16::from_be_bytes([high, low]));

@@ -377,7 +377,7 @@ enum Source {
     Full(Bytes),
     Upstream(Box<UpstreamBody>),
     Held(Box<HeldSource>),
-    Filtered(Box<(Source, Filter)>),
+    Filtered(Box<(Self, Filter)>),
 }
 
 /// A body that was read ahead.

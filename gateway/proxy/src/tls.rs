@@ -193,15 +193,13 @@ impl ListenerTls {
             (self.acceptor.accept(stream).await?, 0)
         } else {
             let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-            let hello = start.client_hello();
-            let name = hello.server_name().map(canonical);
+            let name = start.client_hello().server_name().map(canonical);
             let domain = self.domain_of(name.as_deref());
             let config = match domain.checked_sub(1).and_then(|at| self.domains.get(at)) {
                 Some(domain) => &domain.config,
                 None => self.acceptor.config(),
             };
             let config = Arc::clone(config);
-            drop(hello);
             (start.into_stream(config).await?, domain)
         };
         let (_, connection) = stream.get_ref();

@@ -11,7 +11,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -23,6 +22,7 @@ use http::StatusCode;
 use http::header;
 use postern_core::config::policy::access::BasicAuthSpec;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::native::PolicyError;
 use super::native::Reply;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
-use std::time::Instant;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -30,6 +29,7 @@ use postern_core::policy::forward_auth::signin_location;
 use postern_core::request::RequestHead;
 use postern_wasm::exchange::LocalResponse;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::native::Reply;
 use super::native::Turn;

@@ -4,7 +4,6 @@
 
 use std::hash::BuildHasher as _;
 use std::time::Duration;
-use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use http::HeaderName;
@@ -14,6 +13,7 @@ use postern_core::config::policy::limit::RateLimitSpec;
 use postern_core::name::PolicyName;
 use postern_core::policy::rate_limit::RateDecision;
 use postern_core::policy::rate_limit::RateTable;
+use tokio::time::Instant;
 
 use super::native::Reply;
 use super::native::Turn;
