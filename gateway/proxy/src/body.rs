@@ -9,6 +9,7 @@
 
 pub(crate) mod filter;
 mod held;
+mod pace;
 mod replay;
 
 use std::cell::Cell;
@@ -35,8 +36,11 @@ use replay::Replay;
 use crate::access_log::AccessRecord;
 use crate::body::filter::Filter;
 use crate::body::held::read_ahead;
+pub(crate) use crate::body::pace::Pace;
+use crate::body::pace::is_small;
 use crate::clock::Timer;
 use crate::connection::InFlight;
+use crate::connection::Stall;
 use crate::upstream::Http1;
 use crate::upstream::Lease;
 
@@ -45,8 +49,12 @@ use crate::upstream::Lease;
 pub(crate) enum BodyError {
     #[error("the body stood still for too long")]
     Idle,
+    #[error("the body is larger than a policy allows")]
+    TooLarge,
     #[error("the body ended early")]
     Cut(#[source] hyper::Error),
+    #[error("the trailers are too large")]
+    Trailers,
     #[error("plugin {plugin} failed on the body")]
     Plugin {
         plugin: PolicyName,
@@ -57,26 +65,34 @@ pub(crate) enum BodyError {
     Aborted { plugin: PolicyName },
 }
 
+/// Bytes of a response that an HTTP/2 stream hands over at once: what a frame holds. A client has
+/// to take one in the time of `write-idle`.
+const PIECE: usize = 16 << 10;
+
 type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 /// A body that is read from one side of the gateway.
 struct Inbound {
     body: Incoming,
     timer: Timer,
-    idle: Duration,
+    pace: Pace,
 }
 
 impl Inbound {
-    /// What was read, or the end of the wait for it. `poll` reads.
+    /// What was read, or the end of the wait for it. `poll` reads, `bytes` came before.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
+        bytes: u64,
         poll: impl FnOnce(&mut Incoming, &mut Context<'_>) -> PolledFrame<hyper::Error>,
     ) -> PolledFrame<BodyError> {
         match poll(&mut self.body, cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                self.timer.disarm();
+                self.pace.moved(&self.timer);
                 if let Some(trailers) = frame.trailers_mut() {
+                    if !is_small(trailers) {
+                        return Poll::Ready(Some(Err(BodyError::Trailers)));
+                    }
                     retain_trailers(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -86,7 +102,7 @@ impl Inbound {
             Poll::Pending => {
                 // Armed only while this side is waited for: a slow reader on the other side is not
                 // this one's fault.
-                self.timer.arm_if_disarmed(self.idle);
+                self.pace.waits(&self.timer, bytes);
                 self.timer.poll_due(cx).map(|()| Some(Err(BodyError::Idle)))
             }
         }
@@ -106,29 +122,52 @@ struct RequestSource {
     /// Read ahead. Boxed, because every request moves its body.
     trailers: Option<Box<HeaderMap>>,
     tally: Option<Tally>,
+    limit: Option<Limit>,
     /// Of a body that may have to be sent again.
     replay: Option<Box<Replay>>,
 }
 
+/// Bytes that may still come, and whether more did.
+type Limit = (u64, Rc<Cell<bool>>);
+
 struct Tally {
     /// Shared with the access record.
     bytes: Rc<Cell<u64>>,
-    is_over: Rc<Cell<bool>>,
+    upload: Rc<Upload>,
+}
+
+#[derive(Default)]
+struct Upload {
+    is_over: Cell<bool>,
+    /// The response has begun and not ended: the client may listen before it goes on.
+    is_answered: Cell<bool>,
 }
 
 /// Whether a request body has been sent.
 #[derive(Clone)]
-pub(crate) struct Progress(Option<Rc<Cell<bool>>>);
+pub(crate) struct Progress(Option<Rc<Upload>>);
 
 impl Progress {
     pub(crate) fn is_over(&self) -> bool {
-        self.0.as_ref().is_none_or(|is_over| is_over.get())
+        self.0.as_ref().is_none_or(|upload| upload.is_over.get())
+    }
+
+    /// The response has begun. Until it ends, the pace of the request is not the gateway's
+    /// business: two sides may be talking.
+    pub(crate) fn answered(&self) {
+        self.set_answered(true);
+    }
+
+    fn set_answered(&self, is_answered: bool) {
+        if let Some(upload) = &self.0 {
+            upload.is_answered.set(is_answered);
+        }
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        self.is_over.set(true);
+        self.upload.is_over.set(true);
     }
 }
 
@@ -136,6 +175,7 @@ impl Drop for RequestSource {
     fn drop(&mut self) {
         if let Some(replay) = &self.replay {
             replay.kept.inbound.set(self.inbound.take());
+            replay.kept.limit.set(self.limit.take());
         }
     }
 }
@@ -152,26 +192,36 @@ impl RequestBody {
                 inbound: None,
                 trailers: None,
                 tally: None,
+                limit: None,
                 replay: None,
             },
             filter: None,
         }
     }
 
-    pub(crate) fn new(body: Incoming, timer: Timer, idle: Duration, bytes: Rc<Cell<u64>>) -> Self {
+    pub(crate) fn new(body: Incoming, timer: Timer, pace: Pace, bytes: Rc<Cell<u64>>) -> Self {
         Self {
             source: RequestSource {
                 held: Bytes::new(),
-                inbound: Some(Inbound { body, timer, idle }),
+                inbound: Some(Inbound { body, timer, pace }),
                 trailers: None,
                 tally: Some(Tally {
                     bytes,
-                    is_over: Rc::default(),
+                    upload: Rc::default(),
                 }),
+                limit: None,
                 replay: None,
             },
             filter: None,
         }
+    }
+
+    /// Ends the body with an error once there are more than so many bytes from now on. The cell
+    /// says whether that happened.
+    pub(crate) fn limit(&mut self, bytes: u64) -> Rc<Cell<bool>> {
+        let is_too_large = Rc::default();
+        self.source.limit = Some((bytes, Rc::clone(&is_too_large)));
+        is_too_large
     }
 
     /// Keeps what is sent, as far as it is little, so that the body can be sent once more. A body
@@ -203,8 +253,9 @@ impl RequestBody {
                 trailers: None,
                 tally: Some(Tally {
                     bytes: Rc::clone(&kept.bytes_read),
-                    is_over: Rc::default(),
+                    upload: Rc::default(),
                 }),
+                limit: kept.limit.take(),
                 replay: Some(Box::new(Replay::of(kept))),
             },
             filter: None,
@@ -213,7 +264,7 @@ impl RequestBody {
 
     pub(crate) fn progress(&self) -> Progress {
         let tally = self.source.tally.as_ref();
-        Progress(tally.map(|tally| Rc::clone(&tally.is_over)))
+        Progress(tally.map(|tally| Rc::clone(&tally.upload)))
     }
 
     /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
@@ -258,16 +309,36 @@ impl RequestSource {
         let Some(inbound) = &mut self.inbound else {
             return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
         };
-        let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally) {
-            if let Some(data) = frame.data_ref() {
-                tally.bytes.set(tally.bytes.get() + data.len() as u64);
+        let Some(tally) = &self.tally else {
+            return Poll::Ready(None);
+        };
+        loop {
+            let bytes = tally.bytes.get();
+            let polled = inbound.poll_frame(cx, bytes, |body, cx| Pin::new(body).poll_frame(cx));
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.data_ref().map_or(0, Bytes::len) as u64;
+                    tally.bytes.set(bytes + data);
+                    if let Some((left, is_too_large)) = &mut self.limit {
+                        let Some(rest) = left.checked_sub(data) else {
+                            is_too_large.set(true);
+                            return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                        };
+                        *left = rest;
+                    }
+                    if let Some(replay) = &mut self.replay {
+                        replay.read(frame);
+                    }
+                }
+                Poll::Ready(Some(Err(BodyError::Idle))) if tally.upload.is_answered.get() => {
+                    // Looked at again in as long, when the response may have ended.
+                    inbound.pace.begin_again();
+                    continue;
+                }
+                _ => {}
             }
-            if let Some(replay) = &mut self.replay {
-                replay.read(frame);
-            }
+            return polled;
         }
-        polled
     }
 
     fn is_over(&self) -> bool {
@@ -347,9 +418,27 @@ impl http_body::Body for RequestBody {
 /// A response body on its way to a client.
 pub(crate) struct ResponseBody {
     source: Source,
+    /// What has arrived and was too large for one piece.
+    rest: Bytes,
     record: Option<Box<AccessRecord>>,
+    /// Of an HTTP/2 stream: whether its client is waited for.
+    stall: Option<Rc<Stall>>,
+    /// The request's body, which is told when the response is over.
+    upload: Option<Progress>,
     /// Counts the request as in flight on its connection until the body ends.
     _in_flight: Option<InFlight>,
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // What has been handed over is the connection's.
+        if let Some(stall) = &self.stall {
+            stall.end();
+        }
+        if let Some(upload) = &self.upload {
+            upload.set_answered(false);
+        }
+    }
 }
 
 enum Source {
@@ -435,7 +524,10 @@ impl ResponseBody {
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self {
             source: Source::of(bytes),
+            rest: Bytes::new(),
             record: None,
+            stall: None,
+            upload: None,
             _in_flight: None,
         }
     }
@@ -448,7 +540,11 @@ impl ResponseBody {
         lease: Lease,
     ) -> Self {
         let mut upstream = UpstreamBody {
-            inbound: Inbound { body, timer, idle },
+            inbound: Inbound {
+                body,
+                timer,
+                pace: Pace::idle(idle),
+            },
             connection,
             lease,
         };
@@ -459,7 +555,10 @@ impl ResponseBody {
         }
         Self {
             source: Source::Upstream(Box::new(upstream)),
+            rest: Bytes::new(),
             record: None,
+            stall: None,
+            upload: None,
             _in_flight: None,
         }
     }
@@ -503,19 +602,57 @@ impl ResponseBody {
         }
     }
 
+    /// Tells the request's body when the response is over.
+    pub(crate) fn follow(&mut self, upload: Progress) {
+        self.upload = Some(upload);
+    }
+
     /// Ties what has to end with the response to its body.
     pub(crate) fn attach(
         &mut self,
         mut record: Box<AccessRecord>,
         in_flight: InFlight,
+        stall: Option<Rc<Stall>>,
         is_head: bool,
     ) {
         // Nobody will poll for a body that is not sent.
         if is_head || self.source.is_over() {
             record.completed();
+        } else if let Some(stall) = &stall {
+            stall.begin();
         }
+        self.stall = stall;
         self.record = Some(record);
         self._in_flight = Some(in_flight);
+    }
+}
+
+impl ResponseBody {
+    /// What comes next. An HTTP/2 stream gets it in pieces, so that one that its client does not
+    /// take is noticed.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        let Some(stall) = &self.stall else {
+            return self.source.poll_frame(cx);
+        };
+        let polled = if self.rest.is_empty() {
+            self.source.poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
+        };
+        let Poll::Ready(Some(Ok(frame))) = polled else {
+            stall.end();
+            return polled;
+        };
+        // Polled again once the client has taken it.
+        stall.begin();
+        let frame = match frame.into_data() {
+            Ok(mut bytes) => {
+                self.rest = bytes.split_off(bytes.len().min(PIECE));
+                Frame::data(bytes)
+            }
+            Err(trailers) => trailers,
+        };
+        Poll::Ready(Some(Ok(frame)))
     }
 }
 
@@ -528,7 +665,7 @@ impl UpstreamBody {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         let connection = self.connection.as_ref();
-        let polled = self.inbound.poll_frame(cx, |body, cx| match connection {
+        let polled = self.inbound.poll_frame(cx, 0, |body, cx| match connection {
             Some(connection) => connection.poll_body(body, cx),
             None => Pin::new(body).poll_frame(cx),
         });
@@ -555,7 +692,7 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = this.source.poll_frame(cx);
+        let polled = this.poll_piece(cx);
         if let Some(record) = &mut this.record {
             match &polled {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -564,7 +701,8 @@ impl http_body::Body for ResponseBody {
                 Poll::Ready(Some(Err(error))) => record.cut(error),
                 Poll::Ready(None) | Poll::Pending => {}
             }
-            if this.source.is_over() || matches!(polled, Poll::Ready(None)) {
+            if this.rest.is_empty() && this.source.is_over() || matches!(polled, Poll::Ready(None))
+            {
                 record.completed();
             }
         }
@@ -572,10 +710,10 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.is_over()
+        self.rest.is_empty() && self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
+        larger(self.source.size_hint(), self.rest.len() as u64)
     }
 }

@@ -21,6 +21,7 @@ use crate::connection::Opened;
 use crate::gateway::Phase;
 use crate::listener::Permit;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::snapshot::Published;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -67,6 +68,7 @@ impl MemoryWorker {
             index: 0,
             published: Arc::new(Published::new(snapshot)),
             metrics,
+            overload: Overload::start(),
             log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
             phase: follow,
             desk,
@@ -85,7 +87,8 @@ impl MemoryWorker {
         let listener = view.snapshot.listeners.first();
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
         let limit = listener.spec.limits.connections;
-        let permit = Permit::acquire(&listener.socket, limit);
+        let limits = &view.snapshot.config.limits;
+        let permit = Permit::acquire(&listener.socket, limit, &self.worker.overload, limits);
         let permit = permit.ok_or(io::ErrorKind::ConnectionRefused)?;
         let peer = (Ipv4Addr::LOCALHOST, 1).into();
         let accepted = Accepted::new(&self.worker, &listener, peer, permit);
