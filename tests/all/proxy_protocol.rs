@@ -100,6 +100,27 @@ async fn a_header_may_arrive_in_any_pieces() {
 }
 
 #[tokio::test]
+async fn a_late_header_takes_no_time_from_the_request() {
+    let app = Upstream::echo("app").await;
+    let times = "proxy-header = \"3s\"\nlisteners.http.timeouts.request-head = \"3s\"";
+    let text = config(app.addr, "required", "127.0.0.0/8");
+    let gateway = SetUp::new()
+        .start(&text.replacen("proxy-header = \"1s\"", times, 1))
+        .await;
+    // Each in its time, and both together longer than either's.
+    let pause = Duration::from_secs(2);
+    let mut stream = TcpStream::connect(gateway.addr("http")).await.unwrap();
+    for piece in [V1, GET] {
+        tokio::time::sleep(pause).await;
+        stream.write_all(piece).await.unwrap();
+    }
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let text = String::from_utf8_lossy(&answer);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}
+
+#[tokio::test]
 async fn a_malformed_header_ends_the_connection() {
     let app = Upstream::echo("app").await;
     let (head, addresses) = V2.split_at(16);
