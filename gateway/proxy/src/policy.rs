@@ -50,7 +50,7 @@ use crate::worker::Worker;
 
 /// One step on request and response, ready to run.
 pub(crate) enum Policy {
-    Native(NativePolicy),
+    Native(Box<NativePolicy>),
     Plugin(Box<LivePlugin>),
     /// A plugin that was declared and is not there: no request passes it, whatever its `on-error`.
     Absent(PolicyName),

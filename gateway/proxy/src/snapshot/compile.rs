@@ -258,7 +258,7 @@ impl Build<'_> {
             return Some(Arc::clone(policy));
         }
         match NativePolicy::new(name.clone(), spec.clone(), file) {
-            Ok(policy) => Some(Arc::new(Policy::Native(policy))),
+            Ok(policy) => Some(Arc::new(Policy::Native(Box::new(policy)))),
             Err(error) => {
                 let key = spec.file().map_or("kind", |(key, _)| key);
                 self.problem(&format!("policies.{name}.{key}"), with_causes(&error));
