@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
-	soak-plugins-short test-languages bindings bench bench-micro clean
+	soak-plugins-short exhaustion test-languages bindings bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -80,6 +80,10 @@ test-languages: build setup-guests
 # The generated parts of the Go and C SDKs, after a change of wit/.
 bindings:
 	cd sdk/generate && $(CARGO) run
+
+# Out of files, memory, disk and readers; wants root.
+exhaustion: build
+	$(TARGET)/debug/exhaustion
 
 soak-takeover: build
 	$(TARGET)/debug/takeover-under-load --seconds 90 --reloads 200 --takeovers 20

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need besides Rust: wrk, a registry for plugins, and a Python environment
-# with clients that are not ours. Run again, it does nothing.
+# Installs what the tests need besides Rust: wrk, a registry for plugins and h2spec (both by Go), and
+# a Python environment with clients that are not ours. Run again, it does nothing.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -31,6 +31,14 @@ fi
 command -v wrk >/dev/null 2>&1 || install wrk
 command -v python3 >/dev/null 2>&1 || install python3
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3-venv
+
+# A conformance test of HTTP/2 that others wrote; it is in no other registry.
+h2spec=$root/.cache/h2spec
+if [ ! -x "$h2spec/h2spec" ]; then
+    command -v go >/dev/null 2>&1 || install golang-go
+    say "building h2spec: $h2spec"
+    GOBIN=$h2spec go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+fi
 
 if cmp -s "$requirements" "$venv/requirements.txt"; then
     say "the tests' Python environment is there: $venv"

@@ -71,7 +71,9 @@ async fn check(case: Case) -> Result<(), String> {
         raw::exchange(addr, &case.bytes).await
     };
     // Whatever was still on its way has arrived, or never will.
-    gateway.finish().await;
+    let lines = gateway.finish().await;
+    let forwarded = lines.iter().filter(|line| !line["endpoint"].is_null());
+    let forwarded = forwarded.count();
     let answers = raw::answers(&got);
     let statuses: Vec<u16> = answers
         .iter()
@@ -85,6 +87,13 @@ async fn check(case: Case) -> Result<(), String> {
     let judged = judged.and_then(|()| match violations.as_slice() {
         [] => Ok(()),
         _ => Err(format!("not well formed upstream: {violations:?}")),
+    });
+    let judged = judged.and_then(|()| match requests.len() <= forwarded {
+        true => Ok(()),
+        false => Err(format!(
+            "{} arrived, {forwarded} are logged",
+            requests.len()
+        )),
     });
     let judged = judged.and_then(|()| complete.iter().try_for_each(|r| canonical(r)));
     judged.map_err(|why| {
@@ -133,15 +142,33 @@ fn judge(case: &Case, statuses: &[u16], complete: &[&Recorded]) -> Result<(), St
     }
 }
 
+/// Fields that no request here may bring to the upstream: none asks for a WebSocket that the
+/// upstream grants.
+const HOP_BY_HOP: [&str; 7] = [
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "http2-settings",
+    "proxy-authorization",
+    "expect",
+];
+
 /// What holds of every request that leaves the gateway.
-fn canonical(request: &Recorded) -> Result<(), String> {
+pub(crate) fn canonical(request: &Recorded) -> Result<(), String> {
     let target = request.target();
     let path = target.split('?').next().unwrap_or_default();
     let lower = path.to_lowercase();
     let segments_are_plain = path
         .split('/')
         .all(|segment| segment != "." && segment != "..");
+    let connection = (request.values("connection"), request.values("upgrade"));
+    let is_plain = connection.0.is_empty() && connection.1.is_empty();
     let checks = [
+        (
+            is_plain || connection == (vec!["upgrade"], vec!["websocket"]),
+            "no connection field but for a WebSocket",
+        ),
         (
             request.values("host") == ["a.test"],
             "one host, the one that was routed",
@@ -156,8 +183,10 @@ fn canonical(request: &Recorded) -> Result<(), String> {
         ),
         (!target.contains('#'), "no fragment"),
         (
-            request.values("connection").is_empty(),
-            "no connection field",
+            HOP_BY_HOP
+                .iter()
+                .all(|name| request.values(name).is_empty()),
+            "no field of a connection",
         ),
         (
             request
@@ -171,8 +200,10 @@ fn canonical(request: &Recorded) -> Result<(), String> {
             "no second spelling",
         ),
         (
-            request.values("x-forwarded-for").len() == 1,
-            "one x-forwarded-for",
+            ["x-forwarded-for", "x-forwarded-proto", "x-real-ip"]
+                .iter()
+                .all(|name| request.values(name).len() == 1),
+            "who the client is, once",
         ),
     ];
     for (holds, what) in checks {

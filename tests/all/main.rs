@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod client_auth;
 mod documents;
 mod drain;
 mod foreign;
@@ -11,14 +12,19 @@ mod framing;
 mod fuzz;
 mod grpc;
 mod health;
+mod http2;
 mod plugin_grants;
 mod plugin_phases;
 mod plugin_refusals;
 mod plugin_sources;
 mod plugins;
+mod policies;
+mod proxy_protocol;
 mod reload;
+mod responses;
 mod retries;
 mod routing;
+mod slow;
 mod support;
 mod timeouts;
 mod tls;

@@ -162,3 +162,14 @@ async fn renewed_again(gateway: &Running, addr: std::net::SocketAddr) -> bool {
     let tls = Tls::to(&gateway.set_up.authority, "new.test");
     tls.connect(addr).await.is_ok()
 }
+
+#[tokio::test]
+async fn a_client_that_can_agrees_on_a_key_that_outlasts_quantum_computers() {
+    let app = Upstream::echo("app").await;
+    let gateway = two_certificates("{}", &app).await;
+    let tls = Tls::to(&gateway.set_up.authority, "one.test");
+    let stream = tls.connect(gateway.addr("https")).await.unwrap();
+    let group = stream.get_ref().1.negotiated_key_exchange_group();
+    let group = group.map(|group| group.name());
+    assert_eq!(group, Some(rustls::NamedGroup::X25519MLKEM768));
+}

@@ -1,5 +1,7 @@
-//! Clients: HTTP/1 and HTTP/2 by hyper, over clear text or TLS; raw bytes in [`raw`].
+//! Clients: HTTP/1 and HTTP/2 by hyper, over clear text or TLS; raw bytes in [`raw`], raw HTTP/2
+//! frames in [`frames`].
 
+pub mod frames;
 pub mod raw;
 
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::AsyncRead;
@@ -29,6 +32,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::certs::Authority;
+use crate::certs::Leaf;
 use crate::upstream::Body;
 use crate::upstream::empty;
 
@@ -181,6 +185,8 @@ pub struct Tls<'t> {
     pub name: &'t str,
     pub alpn: &'t [&'t str],
     pub versions: &'static [&'static rustls::SupportedProtocolVersion],
+    /// The certificate that the client shows if it is asked for one.
+    pub identity: Option<&'t Leaf>,
 }
 
 impl<'t> Tls<'t> {
@@ -191,23 +197,41 @@ impl<'t> Tls<'t> {
             name,
             alpn: &["h2", "http/1.1"],
             versions: rustls::ALL_VERSIONS,
+            identity: None,
         }
     }
 
     pub async fn connect(&self, addr: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(TcpStream::connect(addr).await?).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(self.name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(self.config()));
+        connector.connect(name, stream).await
+    }
+
+    /// For tests that connect more than once with the same sessions.
+    pub fn config(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(self.authority.pem().as_bytes()).unwrap();
         roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(self.versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut config = match self.identity {
+            Some(leaf) => {
+                let chain = CertificateDer::pem_slice_iter(leaf.chain.as_bytes());
+                let chain = chain.collect::<Result<_, _>>().unwrap();
+                let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = self.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(self.name.to_owned()).unwrap();
-        let stream = TcpStream::connect(addr).await?;
-        let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, stream).await
+        config
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod exhaustion;
 pub mod fuzz;
 pub mod gateway;
 pub mod languages;

@@ -94,6 +94,25 @@ impl Program {
         self.child.wait().await
     }
 
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Ends it at once.
+    pub async fn kill(&mut self) {
+        // One that has ended is what was wanted.
+        let _ = self.child.kill().await;
+    }
+
+    /// What it has used of processors so far, in hundredths of a second, if the system tells.
+    pub fn processor_ticks(&self) -> Option<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()?)).ok()?;
+        // The name, in parentheses, may hold spaces; user and system time are 12th and 13th after.
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut times = rest.split(' ').skip(11).map(str::parse::<u64>);
+        Some(times.next()?.ok()? + times.next()?.ok()?)
+    }
+
     /// Its resident memory in MiB, if the system tells.
     pub fn resident_mib(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;

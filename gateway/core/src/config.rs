@@ -49,6 +49,7 @@ pub struct Config {
     pub runtime: RuntimeSpec,
     pub access_log: AccessLogSpec,
     pub admin: AdminSpec,
+    pub limits: LimitsSpec,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
     pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
@@ -93,6 +94,40 @@ impl Default for AdminSpec {
     fn default() -> Self {
         Self {
             bind: DEFAULT_ADMIN_BIND,
+        }
+    }
+}
+
+/// What the process may take of the machine.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LimitsSpec {
+    /// Open client connections, all listeners together. If absent, what the limit on file
+    /// descriptors leaves, but no more than [`DEFAULT_CONNECTIONS`].
+    pub connections: Option<u32>,
+    pub memory: MemorySteps,
+}
+
+/// Open client connections where file descriptors are not scarce: 20,000, of which a tenth is kept
+/// for upstreams and the admin listener.
+pub const DEFAULT_CONNECTIONS: u32 = 18_000;
+
+/// Percent of the memory that the control group allows, from which on a step is taken. They rise.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MemorySteps {
+    /// Answers close their connection.
+    pub close: u8,
+    /// New requests are answered 503.
+    pub refuse: u8,
+    /// New connections are closed at once.
+    pub stop: u8,
+}
+
+impl Default for MemorySteps {
+    fn default() -> Self {
+        Self {
+            close: 90,
+            refuse: 95,
+            stop: 98,
         }
     }
 }

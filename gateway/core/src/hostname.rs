@@ -270,7 +270,7 @@ mod tests {
         for (text, host, port) in cases {
             let got = authority(text).unwrap();
             assert_eq!((got.host(), got.port()), (host, port), "{text}");
-            let value = port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
+            let value = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
             assert_eq!(got.as_str(), value, "{text}");
         }
     }

@@ -18,8 +18,8 @@
 //! | problem, origin | a finding about configuration, and where it is |
 //!
 //! Reading order: [`name`], [`hostname`], [`path`], [`header`], [`request`] (the canonical
-//! request), [`config`] (what may be declared), [`route`] (which rule answers), [`balance`] and
-//! [`retry`] (which endpoint, and how often).
+//! request), [`config`] (what may be declared), [`route`] (which rule answers), [`policy`] (what
+//! policies decide), [`balance`] and [`retry`] (which endpoint, and how often).
 
 pub mod balance;
 pub mod config;
@@ -27,6 +27,8 @@ pub mod header;
 pub mod hostname;
 pub mod name;
 pub mod path;
+pub mod policy;
+pub mod proxy_protocol;
 pub mod request;
 pub mod retry;
 pub mod route;

@@ -86,6 +86,8 @@ pub enum RequestError {
     Nomination,
     #[error("the expectation is not served")]
     Expectation,
+    #[error("the request has too many fields")]
+    Fields,
 }
 
 /// Methods that a reverse proxy has no use for.
@@ -110,6 +112,7 @@ impl RequestError {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Path(PathError::TooLong) => StatusCode::URI_TOO_LONG,
             Self::TargetForm
             | Self::NoHost
@@ -132,6 +135,7 @@ impl RequestError {
             Self::ContentLength | Self::TransferEncoding | Self::FramingTwin => "bad-framing",
             Self::Nomination => "bad-connection",
             Self::Expectation => "bad-expectation",
+            Self::Fields => "too-many-fields",
         }
     }
 }

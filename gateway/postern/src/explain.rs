@@ -406,11 +406,8 @@ fn differs(what: &str, name: &str, value: &ValueMatch) -> String {
 fn policies(config: &Config, rule: &RuleSpec) -> Vec<PolicyView> {
     let named = rule.policies.iter().map(|name| PolicyView {
         name: name.to_string(),
-        kind: match config.policies.get(name) {
-            Some(PolicySpec::Headers(_)) => "headers",
-            // A configuration that names a policy holds it, so there is no third case.
-            Some(PolicySpec::Plugin(_)) | None => "plugin",
-        },
+        // A configuration that names a policy holds it.
+        kind: config.policies.get(name).map_or("plugin", PolicySpec::kind),
     });
     let mut policies: Vec<PolicyView> = named.collect();
     if !rule.headers.request.is_empty() || !rule.headers.response.is_empty() {

@@ -7,6 +7,8 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod limits;
+mod policy;
 pub mod toml;
 mod upstream;
 
@@ -21,6 +23,7 @@ use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
+use postern_core::config::listener::ClientAuthSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::config::parse::units::print_size;
 use postern_core::config::plugin::Grants;
@@ -62,19 +65,14 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
     for (name, policy) in &config.policies {
         match policy {
             PolicySpec::Plugin(spec) => plugins.insert(name.to_string(), view.plugin(spec)),
-            PolicySpec::Headers(spec) => {
-                let value = object([
-                    ("request-headers", view.edits(&spec.request)),
-                    ("response-headers", view.edits(&spec.response)),
-                ]);
-                policies.insert(name.to_string(), value)
-            }
+            spec => policies.insert(name.to_string(), view.policy(spec)),
         };
     }
     object([
         ("runtime", runtime(config)),
         ("access-log", access_log(config)),
         ("admin", json!({ "bind": config.admin.bind.to_string() })),
+        ("limits", limits::process(&config.limits)),
         ("listeners", named(&config.listeners, listener)),
         (
             "certificates",
@@ -126,11 +124,7 @@ impl View {
             .map(|(key, value)| (key, self.secret(value)));
         let mut shown = source(&spec.source);
         let rest = json!({
-            "on-error": match spec.on_error {
-                OnError::Deny => json!("deny"),
-                OnError::Allow => json!("allow"),
-                OnError::Status(status) => json!(status.as_u16()),
-            },
+            "on-error": on_error(spec.on_error),
             "limits": {
                 "cpu": duration(limits.cpu),
                 "time": duration(limits.time),
@@ -233,6 +227,14 @@ impl View {
     }
 }
 
+fn on_error(on_error: OnError) -> Value {
+    match on_error {
+        OnError::Deny => json!("deny"),
+        OnError::Allow => json!("allow"),
+        OnError::Status(status) => json!(status.as_u16()),
+    }
+}
+
 /// Where secrets are, never what they are.
 fn grants(grants: &Grants) -> Value {
     let upstreams = grants.upstreams.iter();
@@ -291,14 +293,31 @@ fn listener(spec: &ListenerSpec) -> Value {
                 "default-certificate",
                 json!(default.map(|name| name.as_str())),
             ),
+            (
+                "client-auth",
+                tls.client_auth.iter().map(client_auth).collect(),
+            ),
         ])
     });
     let networks = spec.trusted_proxies.networks().iter();
     let networks: Vec<String> = networks.map(ToString::to_string).collect();
+    let senders = spec.proxy_protocol.as_ref().map(|protocol| {
+        let networks = protocol.from.networks().iter();
+        networks.map(ToString::to_string).collect::<Vec<_>>()
+    });
     object([
         ("bind", json!(spec.bind.to_string())),
         ("tls", json!(tls)),
         ("trusted-proxies", json!(networks)),
+        (
+            "proxy-protocol",
+            json!(match &spec.proxy_protocol {
+                None => "off",
+                Some(protocol) if protocol.is_required => "required",
+                Some(_) => "optional",
+            }),
+        ),
+        ("proxy-protocol-from", json!(senders)),
         (
             "encoded-slash",
             json!(match spec.encoded_slash {
@@ -306,25 +325,20 @@ fn listener(spec: &ListenerSpec) -> Value {
                 EncodedSlash::Keep => "keep",
             }),
         ),
-        (
-            "timeouts",
-            json!({
-                "handshake": duration(spec.timeouts.handshake),
-                "request-head": duration(spec.timeouts.request_head),
-                "keep-alive": duration(spec.timeouts.keep_alive),
-                "body-idle": duration(spec.timeouts.body_idle),
-            }),
-        ),
-        (
-            "limits",
-            json!({
-                "connections": spec.limits.connections,
-                "head": print_size(u64::from(spec.limits.head_bytes)),
-                "head-fields": spec.limits.head_fields,
-                "streams": spec.limits.streams,
-            }),
-        ),
+        ("timeouts", limits::timeouts(&spec.timeouts)),
+        ("limits", limits::listener(&spec.limits)),
+        ("http2", limits::http2(&spec.http2)),
     ])
+}
+
+fn client_auth(spec: &ClientAuthSpec) -> Value {
+    let hosts: Vec<String> = spec.hosts.iter().map(ToString::to_string).collect();
+    let mode = if spec.is_required {
+        "required"
+    } else {
+        "optional"
+    };
+    json!({ "hosts": hosts, "ca-file": path(&spec.ca_file), "mode": mode })
 }
 
 fn field<N>(name: &str, field: &FieldMatch<N>) -> Value {

@@ -28,6 +28,7 @@ use crate::body::BodyError;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::log_calls::LogCall;
+use crate::policy::Permit;
 use crate::upstream::Pool;
 use crate::worker::View;
 use crate::worker::Worker;
@@ -48,6 +49,8 @@ pub(crate) struct AccessRecord {
     upstream: Option<(Rc<Pool>, usize)>,
     /// The policy that answered, if one did.
     policy: Option<PolicyName>,
+    /// Counted as in flight until the record is dropped.
+    permits: Vec<Permit>,
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     request_bytes: Rc<Cell<u64>>,
@@ -79,6 +82,7 @@ impl AccessRecord {
             rule: None,
             upstream: None,
             policy: None,
+            permits: Vec::new(),
             status: None,
             reason: None,
             request_bytes: Rc::default(),
@@ -124,14 +128,24 @@ impl AccessRecord {
         self.started.elapsed()
     }
 
-    pub(crate) fn answered_by(&mut self, policy: &PolicyName) {
+    /// With a reason, the policy refused the request.
+    pub(crate) fn answered_by(&mut self, policy: &PolicyName, reason: Option<&'static str>) {
         self.policy = Some(policy.clone());
+        self.reason = reason.or(self.reason);
+    }
+
+    /// Keeps what policies count until the request is over.
+    pub(crate) fn hold(&mut self, permits: Vec<Permit>) {
+        self.permits = permits;
     }
 
     pub(crate) fn failed(&mut self, error: &ProxyError) {
         self.reason = Some(error.reason());
         if let Some(plugin) = error.plugin() {
             self.policy = Some(plugin.clone());
+        }
+        if let ProxyError::BodyTooLarge { policy } = error {
+            self.policy = Some(policy.clone());
         }
     }
 
@@ -141,7 +155,10 @@ impl AccessRecord {
         let mut record = Self::start(worker, &worker.view(), connection, &method, version);
         record.method = None;
         record.status = Some(status);
-        record.reason = Some("bad-request");
+        record.reason = Some(match status {
+            StatusCode::REQUEST_TIMEOUT => "request-timeout",
+            _ => "bad-request",
+        });
     }
 
     pub(crate) fn status(&mut self, status: StatusCode) {
@@ -160,7 +177,7 @@ impl AccessRecord {
     pub(crate) fn cut(&mut self, error: &BodyError) {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
-            BodyError::Cut(_) => "response-cut",
+            BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => "response-cut",
             BodyError::Plugin { plugin, reason, .. } => {
                 self.policy = Some(plugin.clone());
                 reason
@@ -186,6 +203,7 @@ impl AccessRecord {
         match self.reason {
             Some(reason) => reason,
             None if self.is_complete => "ok",
+            None if self.connection.has_stalled() => "client-stalled",
             None => "client-closed",
         }
     }
@@ -253,6 +271,10 @@ impl AccessRecord {
                 out.text("peer.addr", client);
             }
             _ => out.text("client.addr", client),
+        }
+        if let Some(balancer) = self.connection.balancer {
+            let addr = balancer.ip().to_canonical().to_string();
+            out.text("balancer.addr", addr.as_bytes());
         }
         if let Some(method) = &self.method {
             out.text("method", method.as_str().as_bytes());

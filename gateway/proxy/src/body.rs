@@ -9,19 +9,16 @@
 
 pub(crate) mod filter;
 mod held;
+mod pace;
 mod replay;
+mod request;
+mod response;
 
-use std::cell::Cell;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::Context;
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::StatusCode;
-use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
@@ -29,24 +26,26 @@ use postern_core::header::retain_trailers;
 use postern_core::name::PolicyName;
 use postern_wasm::exchange::HeldBody;
 
-pub(crate) use replay::Kept;
-use replay::Replay;
-
-use crate::access_log::AccessRecord;
-use crate::body::filter::Filter;
-use crate::body::held::read_ahead;
+pub(crate) use self::pace::Pace;
+use self::pace::is_small;
+pub(crate) use self::replay::Kept;
+use self::request::Limit;
+pub(crate) use self::request::Progress;
+pub(crate) use self::request::RequestBody;
+pub(crate) use self::response::ResponseBody;
 use crate::clock::Timer;
-use crate::connection::InFlight;
-use crate::upstream::Http1;
-use crate::upstream::Lease;
 
 /// A body was cut short. Which way, the access record knows.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the body stood still for too long")]
     Idle,
+    #[error("the body is larger than a policy allows")]
+    TooLarge,
     #[error("the body ended early")]
     Cut(#[source] hyper::Error),
+    #[error("the trailers are too large")]
+    Trailers,
     #[error("plugin {plugin} failed on the body")]
     Plugin {
         plugin: PolicyName,
@@ -63,20 +62,24 @@ type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 struct Inbound {
     body: Incoming,
     timer: Timer,
-    idle: Duration,
+    pace: Pace,
 }
 
 impl Inbound {
-    /// What was read, or the end of the wait for it. `poll` reads.
+    /// What was read, or the end of the wait for it. `poll` reads, `bytes` came before.
     fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
+        bytes: u64,
         poll: impl FnOnce(&mut Incoming, &mut Context<'_>) -> PolledFrame<hyper::Error>,
     ) -> PolledFrame<BodyError> {
         match poll(&mut self.body, cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                self.timer.disarm();
+                self.pace.moved(&self.timer);
                 if let Some(trailers) = frame.trailers_mut() {
+                    if !is_small(trailers) {
+                        return Poll::Ready(Some(Err(BodyError::Trailers)));
+                    }
                     retain_trailers(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -86,203 +89,10 @@ impl Inbound {
             Poll::Pending => {
                 // Armed only while this side is waited for: a slow reader on the other side is not
                 // this one's fault.
-                self.timer.arm_if_disarmed(self.idle);
+                self.pace.waits(&self.timer, bytes);
                 self.timer.poll_due(cx).map(|()| Some(Err(BodyError::Idle)))
             }
         }
-    }
-}
-
-/// A request body on its way to an upstream.
-pub(crate) struct RequestBody {
-    source: RequestSource,
-    filter: Option<Box<Filter>>,
-}
-
-struct RequestSource {
-    /// Read ahead, or put in the place of what was; sent first.
-    held: Bytes,
-    inbound: Option<Inbound>,
-    /// Read ahead. Boxed, because every request moves its body.
-    trailers: Option<Box<HeaderMap>>,
-    tally: Option<Tally>,
-    /// Of a body that may have to be sent again.
-    replay: Option<Box<Replay>>,
-}
-
-struct Tally {
-    /// Shared with the access record.
-    bytes: Rc<Cell<u64>>,
-    is_over: Rc<Cell<bool>>,
-}
-
-/// Whether a request body has been sent.
-#[derive(Clone)]
-pub(crate) struct Progress(Option<Rc<Cell<bool>>>);
-
-impl Progress {
-    pub(crate) fn is_over(&self) -> bool {
-        self.0.as_ref().is_none_or(|is_over| is_over.get())
-    }
-}
-
-impl Drop for Tally {
-    fn drop(&mut self) {
-        self.is_over.set(true);
-    }
-}
-
-impl Drop for RequestSource {
-    fn drop(&mut self) {
-        if let Some(replay) = &self.replay {
-            replay.kept.inbound.set(self.inbound.take());
-        }
-    }
-}
-
-impl RequestBody {
-    pub(crate) fn empty() -> Self {
-        Self::full(Bytes::new())
-    }
-
-    pub(crate) fn full(bytes: Bytes) -> Self {
-        Self {
-            source: RequestSource {
-                held: bytes,
-                inbound: None,
-                trailers: None,
-                tally: None,
-                replay: None,
-            },
-            filter: None,
-        }
-    }
-
-    pub(crate) fn new(body: Incoming, timer: Timer, idle: Duration, bytes: Rc<Cell<u64>>) -> Self {
-        Self {
-            source: RequestSource {
-                held: Bytes::new(),
-                inbound: Some(Inbound { body, timer, idle }),
-                trailers: None,
-                tally: Some(Tally {
-                    bytes,
-                    is_over: Rc::default(),
-                }),
-                replay: None,
-            },
-            filter: None,
-        }
-    }
-
-    /// Keeps what is sent, as far as it is little, so that the body can be sent once more. A body
-    /// that plugins see, or have read ahead, can be sent once only.
-    pub(crate) fn keep(&mut self) -> Option<Rc<Kept>> {
-        let source = &mut self.source;
-        let tally = source.tally.as_ref()?;
-        if self.filter.is_some() || !source.held.is_empty() || source.trailers.is_some() {
-            return None;
-        }
-        if let Some(replay) = &source.replay {
-            return Some(Rc::clone(&replay.kept));
-        }
-        let kept = Rc::new(Kept::new(Rc::clone(&tally.bytes)));
-        source.replay = Some(Box::new(Replay::of(&kept)));
-        Some(kept)
-    }
-
-    /// The body of another attempt, if all that was sent of it is kept.
-    pub(crate) fn again(kept: &Rc<Kept>) -> Option<Self> {
-        let inbound = kept.inbound.take()?;
-        if !kept.is_whole.get() {
-            return None;
-        }
-        Some(Self {
-            source: RequestSource {
-                held: Bytes::new(),
-                inbound: Some(inbound),
-                trailers: None,
-                tally: Some(Tally {
-                    bytes: Rc::clone(&kept.bytes_read),
-                    is_over: Rc::default(),
-                }),
-                replay: Some(Box::new(Replay::of(kept))),
-            },
-            filter: None,
-        })
-    }
-
-    pub(crate) fn progress(&self) -> Progress {
-        let tally = self.source.tally.as_ref();
-        Progress(tally.map(|tally| Rc::clone(&tally.is_over)))
-    }
-
-    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
-    /// many. They are still sent.
-    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
-        let source = &mut self.source;
-        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
-        if ahead.is_whole {
-            source.inbound = None;
-        }
-        source.held = ahead.bytes;
-        source.trailers = ahead.trailers.map(Box::new);
-        Ok(shown(&source.held, limit, ahead.is_whole))
-    }
-
-    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
-    pub(crate) fn replace(&mut self, bytes: Bytes) {
-        self.source.held = bytes;
-    }
-
-    /// Whether there is nothing to send.
-    pub(crate) fn is_over(&self) -> bool {
-        self.source.is_over()
-    }
-
-    /// Lets plugins see the body on its way. A body that is over has nothing to see.
-    pub(crate) fn filter(&mut self, filter: Filter) {
-        if !self.source.is_over() {
-            self.filter = Some(Box::new(filter));
-        }
-    }
-}
-
-impl RequestSource {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
-        if let Some(bytes) = self.replay.as_mut().and_then(|replay| replay.next()) {
-            return Poll::Ready(Some(Ok(Frame::data(bytes))));
-        }
-        if !self.held.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.held)))));
-        }
-        let Some(inbound) = &mut self.inbound else {
-            return Poll::Ready(self.trailers.take().map(|t| Ok(Frame::trailers(*t))));
-        };
-        let polled = inbound.poll_frame(cx, |body, cx| Pin::new(body).poll_frame(cx));
-        if let (Poll::Ready(Some(Ok(frame))), Some(tally)) = (&polled, &self.tally) {
-            if let Some(data) = frame.data_ref() {
-                tally.bytes.set(tally.bytes.get() + data.len() as u64);
-            }
-            if let Some(replay) = &mut self.replay {
-                replay.read(frame);
-            }
-        }
-        polled
-    }
-
-    fn is_over(&self) -> bool {
-        let inbound = self.inbound.as_ref();
-        self.held.is_empty()
-            && self.trailers.is_none()
-            && self.replay.as_ref().is_none_or(|replay| replay.is_over())
-            && inbound.is_none_or(|inbound| inbound.body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let inbound = self.inbound.as_ref();
-        let rest = inbound.map_or_else(|| SizeHint::with_exact(0), |i| i.body.size_hint());
-        let kept = self.replay.as_ref().map_or(0, |replay| replay.bytes_left());
-        larger(rest, self.held.len() as u64 + kept)
     }
 }
 
@@ -306,276 +116,4 @@ fn larger(rest: SizeHint, held: u64) -> SizeHint {
         hint.set_upper(upper);
     }
     hint
-}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { source, filter } = self.get_mut();
-        match filter {
-            None => source.poll_frame(cx),
-            Some(filter) => filter.poll_frame(
-                cx,
-                source,
-                RequestSource::poll_frame,
-                RequestSource::is_over,
-            ),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.filter {
-            None => self.source.is_over(),
-            Some(filter) => filter.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.filter {
-            None => self.source.size_hint(),
-            // Plugins may make it longer or shorter.
-            Some(_) => SizeHint::default(),
-        }
-    }
-}
-
-/// A response body on its way to a client.
-pub(crate) struct ResponseBody {
-    source: Source,
-    record: Option<Box<AccessRecord>>,
-    /// Counts the request as in flight on its connection until the body ends.
-    _in_flight: Option<InFlight>,
-}
-
-enum Source {
-    Empty,
-    Full(Bytes),
-    Upstream(Box<UpstreamBody>),
-    Held(Box<HeldSource>),
-    Filtered(Box<(Self, Filter)>),
-}
-
-/// A body that was read ahead.
-struct HeldSource {
-    bytes: Bytes,
-    rest: Source,
-    trailers: Option<HeaderMap>,
-}
-
-impl Source {
-    fn of(bytes: Bytes) -> Self {
-        if bytes.is_empty() {
-            Self::Empty
-        } else {
-            Self::Full(bytes)
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Full(_) => false,
-            Self::Upstream(upstream) => upstream.inbound.body.is_end_stream(),
-            Self::Held(held) => {
-                held.bytes.is_empty() && held.trailers.is_none() && held.rest.is_over()
-            }
-            Self::Filtered(filtered) => filtered.1.is_end_stream(),
-        }
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
-        match self {
-            Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *self = Self::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Self::Upstream(upstream) => upstream.poll_frame(cx),
-            Self::Held(held) if !held.bytes.is_empty() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut held.bytes)))))
-            }
-            Self::Held(held) => match held.trailers.take() {
-                Some(trailers) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-                None => held.rest.poll_frame(cx),
-            },
-            Self::Filtered(filtered) => {
-                let (source, filter) = &mut **filtered;
-                filter.poll_frame(cx, source, Self::poll_frame, Self::is_over)
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
-            Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len() as u64),
-            // Plugins may make it longer or shorter.
-            Self::Filtered(_) => SizeHint::default(),
-        }
-    }
-}
-
-/// A response body from an upstream, and the connection it comes over.
-struct UpstreamBody {
-    inbound: Inbound,
-    /// Of HTTP/1: goes back to its pool when the body ended well.
-    connection: Option<Http1>,
-    lease: Lease,
-}
-
-impl ResponseBody {
-    pub(crate) fn full(bytes: Bytes) -> Self {
-        Self {
-            source: Source::of(bytes),
-            record: None,
-            _in_flight: None,
-        }
-    }
-
-    pub(crate) fn upstream(
-        body: Incoming,
-        timer: Timer,
-        idle: Duration,
-        connection: Option<Http1>,
-        lease: Lease,
-    ) -> Self {
-        let mut upstream = UpstreamBody {
-            inbound: Inbound { body, timer, idle },
-            connection,
-            lease,
-        };
-        // A response without body is over before anybody polls it.
-        if upstream.inbound.body.is_end_stream() {
-            upstream.finish();
-            return Self::full(Bytes::new());
-        }
-        Self {
-            source: Source::Upstream(Box::new(upstream)),
-            record: None,
-            _in_flight: None,
-        }
-    }
-
-    /// Whether there is nothing to come.
-    pub(crate) fn is_over(&self) -> bool {
-        self.source.is_over()
-    }
-
-    /// Reads ahead until the body is over or has more than `limit` bytes, and shows at most so
-    /// many. They are still sent.
-    pub(crate) async fn hold(&mut self, limit: usize) -> Result<HeldBody, BodyError> {
-        let source = &mut self.source;
-        let ahead = read_ahead(limit, |cx| source.poll_frame(cx)).await?;
-        let shown = shown(&ahead.bytes, limit, ahead.is_whole);
-        let rest = match ahead.is_whole {
-            true => Source::Empty,
-            false => std::mem::replace(source, Source::Empty),
-        };
-        *source = Source::Held(Box::new(HeldSource {
-            bytes: ahead.bytes,
-            rest,
-            trailers: ahead.trailers,
-        }));
-        Ok(shown)
-    }
-
-    /// Sends these bytes instead of the ones that are held. Only of a body that was held whole.
-    pub(crate) fn replace(&mut self, bytes: Bytes) {
-        match &mut self.source {
-            Source::Held(held) => held.bytes = bytes,
-            source => *source = Source::of(bytes),
-        }
-    }
-
-    /// Lets plugins see the body on its way. A body that is over has nothing to see.
-    pub(crate) fn filter(&mut self, filter: Filter) {
-        if !self.source.is_over() {
-            let source = std::mem::replace(&mut self.source, Source::Empty);
-            self.source = Source::Filtered(Box::new((source, filter)));
-        }
-    }
-
-    /// Ties what has to end with the response to its body.
-    pub(crate) fn attach(
-        &mut self,
-        mut record: Box<AccessRecord>,
-        in_flight: InFlight,
-        is_head: bool,
-    ) {
-        // Nobody will poll for a body that is not sent.
-        if is_head || self.source.is_over() {
-            record.completed();
-        }
-        self.record = Some(record);
-        self._in_flight = Some(in_flight);
-    }
-}
-
-impl UpstreamBody {
-    fn finish(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.lease.put_back(connection);
-        }
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
-        let connection = self.connection.as_ref();
-        let polled = self.inbound.poll_frame(cx, |body, cx| match connection {
-            Some(connection) => connection.poll_body(body, cx),
-            None => Pin::new(body).poll_frame(cx),
-        });
-        let is_over = match &polled {
-            Poll::Ready(None) => true,
-            // Known to be the last frame: the connection is free for the next request before the
-            // client has taken this one's last byte.
-            Poll::Ready(Some(Ok(_))) => self.inbound.body.is_end_stream(),
-            _ => false,
-        };
-        if is_over {
-            self.finish();
-        }
-        polled
-    }
-}
-
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = this.source.poll_frame(cx);
-        if let Some(record) = &mut this.record {
-            match &polled {
-                Poll::Ready(Some(Ok(frame))) => {
-                    record.sent(frame.data_ref().map_or(0, Bytes::len));
-                }
-                Poll::Ready(Some(Err(error))) => record.cut(error),
-                Poll::Ready(None) | Poll::Pending => {}
-            }
-            if this.source.is_over() || matches!(polled, Poll::Ready(None)) {
-                record.completed();
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.source.is_over()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.source.size_hint()
-    }
 }

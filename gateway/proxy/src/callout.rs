@@ -4,9 +4,6 @@
 //! so an order goes over a channel to a task of the same worker, which sends the request and hands
 //! the answer back. When the plugin's call ends early, so does its order.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +44,6 @@ use crate::worker::Worker;
 const WAITING: usize = 1024;
 /// How long a callout may take that has no time of its own and whose plugin's call has more.
 const LONGEST: Duration = Duration::from_secs(60);
-
-/// Whom a plugin's own request is for, where an upstream asks for it.
-const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Where the plugins of one worker hand in their requests. May be used from other threads too.
 pub(crate) struct Desk(mpsc::Sender<Order>);
@@ -112,7 +106,7 @@ async fn send(worker: &Rc<Worker>, callout: Callout) -> Result<Reply, CalloutErr
     let upstream = upstream.ok_or(CalloutError::Denied)?;
     let ask = Ask {
         headers: &callout.headers,
-        client: NOBODY.ip(),
+        client: Addresses::NOBODY.client.ip(),
     };
     let lease = view.pool(upstream).lease(&ask).map_err(not_sent)?;
     drop(view);
@@ -127,10 +121,7 @@ async fn exchange(worker: &Worker, lease: Lease, callout: Callout) -> Result<Rep
     let max = callout.max_response;
     let request = request(&lease, callout);
     let upload = request.body().progress();
-    let addresses = Addresses {
-        client: NOBODY,
-        listener: NOBODY,
-    };
+    let addresses = Addresses::NOBODY;
     let mut sender = lease.connection(addresses, clock).await.map_err(|error| {
         lease.failed();
         not_sent(error)
@@ -138,10 +129,7 @@ async fn exchange(worker: &Worker, lease: Lease, callout: Callout) -> Result<Rep
     let mut sent = sender.send(request, &upload).await;
     if let Err(Unsent::Returned(request)) = sent {
         // The connection closed before anything was written: nobody has seen the request.
-        lease.forget(match &sender {
-            Sender::Http1(_) => None,
-            Sender::Http2(dead) => Some(dead),
-        });
+        lease.forget_of(&sender);
         sender = lease.connection(addresses, clock).await.map_err(not_sent)?;
         sent = sender.send(*request, &upload).await;
     }

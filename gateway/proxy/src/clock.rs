@@ -76,6 +76,11 @@ impl Clock {
         }
     }
 
+    /// Ticks since the worker started, as far as any timer was in use.
+    pub(crate) fn now(&self) -> u64 {
+        self.0.now.get()
+    }
+
     /// A timer that is not armed yet.
     pub(crate) fn timer(&self) -> Timer {
         let index = self.0.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -109,6 +114,17 @@ impl Clock {
     }
 }
 
+/// How many whole ticks make up a time, rounded up.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    // Configured times end at a day.
+    time.as_millis().div_ceil(TICK.as_millis()) as u64
+}
+
+/// How long a number of ticks is.
+pub(crate) fn time(ticks: u64) -> Duration {
+    TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
 /// One deadline, which can be moved.
 pub(crate) struct Timer {
     clock: Clock,
@@ -119,9 +135,12 @@ impl Timer {
     /// Due after `limit`, at the earliest.
     pub(crate) fn arm(&self, limit: Duration) {
         // The current tick is partly over already, hence the one more.
-        let ticks = limit.as_millis().div_ceil(TICK.as_millis()) as u64 + 1;
-        let due = self.clock.0.now.get() + ticks;
+        let due = self.clock.now() + ticks(limit) + 1;
         self.clock.0.slots.borrow_mut()[self.index].due = Some(due);
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
     }
 
     /// Leaves a deadline that is already running alone.

@@ -11,6 +11,8 @@ use postern_core::request::RequestError;
 use postern_core::route::RewriteError;
 use postern_wasm::PluginError;
 
+use crate::body::BodyError;
+
 /// `Display` speaks of this level only and never goes to the client; causes are in `source()`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
@@ -92,6 +94,12 @@ pub(crate) enum ProxyError {
     },
     #[error("the request body could not be read")]
     RequestBody,
+    #[error("the request body is larger than policy {policy} allows")]
+    BodyTooLarge { policy: PolicyName },
+    #[error("the request body came too slowly")]
+    RequestBodySlow,
+    #[error("the gateway is short of memory")]
+    MemoryShort,
     #[error("the request body is longer than plugin {plugin} takes")]
     RequestBodySize { plugin: PolicyName },
     #[error("the response body could not be read for plugin {plugin}")]
@@ -134,7 +142,10 @@ impl ProxyError {
             | Self::Exchange { .. }
             | Self::Framing { .. }
             | Self::UnaskedUpgrade { .. }
-            | Self::RequestBody => None,
+            | Self::RequestBody
+            | Self::BodyTooLarge { .. }
+            | Self::RequestBodySlow
+            | Self::MemoryShort => None,
         }
     }
 }
@@ -188,6 +199,7 @@ impl ProxyError {
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Plugin { status, .. } | Self::BodyPlugin { status, .. } => *status,
             Self::RequestBodySize { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ResponseBody { .. } | Self::ResponseBodySize { .. } => StatusCode::BAD_GATEWAY,
@@ -196,7 +208,9 @@ impl ProxyError {
             | Self::UnknownUpstream { .. }
             | Self::NoSockets { .. }
             | Self::NoEndpoint { .. }
-            | Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Overloaded { .. }
+            | Self::MemoryShort => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RequestBodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::Connect { .. }
             | Self::UpstreamTls { .. }
             | Self::UpstreamReset { .. }
@@ -222,7 +236,7 @@ impl ProxyError {
             Self::UnknownUpstream { .. } => "plugin-upstream",
             Self::Connect { .. } => "upstream-connect",
             Self::UpstreamTls { .. } => "upstream-tls",
-            Self::NoSockets { .. } => "no-sockets",
+            Self::NoSockets { .. } => "out-of-files",
             Self::NoEndpoint { .. } => "upstream-unavailable",
             Self::Overloaded { .. } => "upstream-overloaded",
             Self::UpstreamReset { .. } => "upstream-reset",
@@ -232,6 +246,9 @@ impl ProxyError {
                 "upstream-protocol"
             }
             Self::RequestBody => "request-body",
+            Self::BodyTooLarge { .. } => "body-size",
+            Self::RequestBodySlow => "request-body-slow",
+            Self::MemoryShort => "overloaded",
             Self::RequestBodySize { .. } => "request-body-size",
             Self::ResponseBody { .. } => "response-cut",
             Self::ResponseBodySize { .. } => "response-body-size",
@@ -245,8 +262,10 @@ impl ProxyError {
             | Self::Misdirected
             | Self::NoRoute
             | Self::RequestBody
-            | Self::RequestBodySize { .. } => Side::Downstream,
-            Self::Rewrite(_) | Self::NoSockets { .. } => Side::Gateway,
+            | Self::RequestBodySlow
+            | Self::RequestBodySize { .. }
+            | Self::BodyTooLarge { .. } => Side::Downstream,
+            Self::Rewrite(_) | Self::NoSockets { .. } | Self::MemoryShort => Side::Gateway,
             Self::Plugin { .. }
             | Self::PluginAbsent { .. }
             | Self::Aborted { .. }
@@ -272,6 +291,9 @@ impl ProxyError {
         match self {
             Self::Request(_)
             | Self::RequestBody
+            | Self::BodyTooLarge { .. }
+            | Self::RequestBodySlow
+            | Self::MemoryShort
             | Self::RequestBodySize { .. }
             | Self::BodyPlugin { .. }
             | Self::Aborted { .. } => true,
@@ -296,4 +318,34 @@ impl ProxyError {
             | Self::UnaskedUpgrade { .. } => false,
         }
     }
+}
+
+/// What the request's body failed with, if it was that and not the endpoint.
+pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<BodyError>() {
+            return Some(match error {
+                BodyError::Idle => ProxyError::RequestBodySlow,
+                // The policy whose limit it was is known to the chain.
+                BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => {
+                    ProxyError::RequestBody
+                }
+                BodyError::Plugin {
+                    plugin,
+                    status,
+                    reason,
+                } => ProxyError::BodyPlugin {
+                    plugin: plugin.clone(),
+                    status: *status,
+                    reason,
+                },
+                BodyError::Aborted { plugin } => ProxyError::Aborted {
+                    plugin: plugin.clone(),
+                },
+            });
+        }
+        cause = error.source();
+    }
+    None
 }

@@ -24,6 +24,7 @@ use crate::callout;
 use crate::callout::Desk;
 use crate::listener::takeover::Successor;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::snapshot::Published;
 use crate::snapshot::Snapshot;
 use crate::upstream::probe::Probes;
@@ -68,6 +69,7 @@ pub struct EndpointHealth {
 pub struct Gateway {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    overload: Arc<Overload>,
     phase: watch::Sender<Phase>,
     log: Mutex<LogWriter>,
     log_path: Mutex<Option<PathBuf>>,
@@ -87,6 +89,7 @@ impl Gateway {
         let mut probes = Probes::default();
         probes.follow(&first);
         let published = Arc::new(Published::new(first));
+        let overload = Overload::start();
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
         let mut first_desk = None;
@@ -100,6 +103,7 @@ impl Gateway {
                 index,
                 published: Arc::clone(&published),
                 metrics: Arc::clone(&metrics),
+                overload: Arc::clone(&overload),
                 log: buffer,
                 phase: follow.clone(),
                 desk,
@@ -114,6 +118,7 @@ impl Gateway {
         Ok(Self {
             published,
             metrics,
+            overload,
             phase,
             log: Mutex::new(log),
             log_path: Mutex::new(log_path),
@@ -160,7 +165,8 @@ impl Gateway {
 
     /// Metrics of the data plane, in the text format of Prometheus.
     pub fn metrics(&self) -> String {
-        self.metrics.render(&self.published.load())
+        let memory = self.overload.memory_percent();
+        self.metrics.render(&self.published.load(), memory)
     }
 
     /// How the endpoints of every upstream do, in the order of the configuration.

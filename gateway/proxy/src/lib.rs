@@ -6,9 +6,10 @@
 //! path takes no lock.
 //!
 //! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
-//! [`listener`], [`tls`], [`connection`], **[`request`]** (start here), [`policy`], [`upstream`],
-//! [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]. Beside requests, for
-//! plugins: [`callout`], [`log_calls`], [`ticks`].
+//! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`],
+//! [`upstream`], [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]; what they
+//! may take together: [`overload`]. Beside requests, for plugins: [`callout`], [`log_calls`],
+//! [`ticks`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
 //! watched nor Kubernetes.
@@ -20,9 +21,11 @@ mod clock;
 mod connection;
 mod error;
 mod gateway;
+mod guard;
 mod listener;
 mod log_calls;
 mod metrics;
+mod overload;
 mod policy;
 mod request;
 mod response;

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use postern_core::config::LimitsSpec;
 use postern_core::config::ListenerSpec;
 use postern_core::name::ListenerName;
 use socket2::Domain;
@@ -27,6 +28,8 @@ use tokio::net::TcpStream;
 
 use self::takeover::Successor;
 use crate::connection;
+use crate::overload::Overload;
+use crate::overload::Place;
 use crate::tls::ListenerTls;
 use crate::worker::Worker;
 
@@ -120,12 +123,25 @@ pub fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Counts an open connection, from accept to close.
-pub(crate) struct Permit(Arc<ListenerSocket>);
+pub(crate) struct Permit {
+    socket: Arc<ListenerSocket>,
+    /// Among those of all listeners.
+    _place: Place,
+}
 
 impl Permit {
-    pub(crate) fn acquire(socket: &Arc<ListenerSocket>, limit: u32) -> Option<Self> {
+    pub(crate) fn acquire(
+        socket: &Arc<ListenerSocket>,
+        limit: u32,
+        overload: &Arc<Overload>,
+        limits: &LimitsSpec,
+    ) -> Option<Self> {
+        let place = overload.admit(limits)?;
         let before = socket.connections.fetch_add(1, Ordering::Relaxed);
-        let permit = Self(Arc::clone(socket));
+        let permit = Self {
+            socket: Arc::clone(socket),
+            _place: place,
+        };
         // Dropping the permit takes the count back.
         (before < limit).then_some(permit)
     }
@@ -133,7 +149,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.socket.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -199,7 +215,9 @@ fn accepted(
         // The listener was removed; its last connections are served by nobody.
         return;
     };
-    let Some(permit) = Permit::acquire(socket, listener.spec.limits.connections) else {
+    let limit = listener.spec.limits.connections;
+    let limits = &view.snapshot.config.limits;
+    let Some(permit) = Permit::acquire(socket, limit, &worker.overload, limits) else {
         worker.stats.connections_refused.add(1);
         return;
     };

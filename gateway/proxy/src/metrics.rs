@@ -9,6 +9,7 @@ mod plugins;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -19,6 +20,8 @@ use std::time::Duration;
 use http::StatusCode;
 use postern_core::name::RouteName;
 
+use crate::guard::Abuse;
+use crate::guard::AbuseLog;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::Endpoint;
 
@@ -87,9 +90,19 @@ pub(crate) struct WorkerStats {
     /// Requests that were not proxied as asked, by reason. Locked by its worker and by readers,
     /// and only off the common path.
     errors: Mutex<BTreeMap<&'static str, u64>>,
+    /// HTTP/2 connections ended because of what their client did, by what it did.
+    abuses: Mutex<BTreeMap<&'static str, u64>>,
+    abuse_log: AbuseLog,
 }
 
 impl WorkerStats {
+    pub(crate) fn abuse(&self, abuse: Abuse, peer: SocketAddr) {
+        let mut abuses = self.abuses.lock().unwrap_or_else(PoisonError::into_inner);
+        *abuses.entry(abuse.reason()).or_default() += 1;
+        drop(abuses);
+        self.abuse_log.note(abuse, peer);
+    }
+
     pub(crate) fn error(&self, reason: &'static str) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         *errors.entry(reason).or_default() += 1;
@@ -126,7 +139,7 @@ impl Metrics {
     }
 
     /// In the text format of Prometheus.
-    pub(crate) fn render(&self, snapshot: &Snapshot) -> String {
+    pub(crate) fn render(&self, snapshot: &Snapshot, memory_percent: u8) -> String {
         let mut out = Page(String::with_capacity(16 << 10));
         let sum = |field: fn(&WorkerStats) -> &Counter| -> u64 {
             self.workers.iter().map(|stats| field(stats).value()).sum()
@@ -138,7 +151,7 @@ impl Metrics {
         );
         out.counter(
             "postern_connections_refused_total",
-            "Connections closed because their listener was full.",
+            "Connections closed because their listener, the process or its memory was full.",
             sum(|s| &s.connections_refused),
         );
         out.counter(
@@ -166,7 +179,14 @@ impl Metrics {
             "Access log lines dropped because the log could not keep up.",
             sum(|s| &s.log_lines_dropped),
         );
+        out.head(
+            "postern_memory_percent",
+            "gauge",
+            "Memory in use, of what the control group allows; 0 without a limit.",
+        );
+        out.line("postern_memory_percent", &[], memory_percent);
         self.render_errors(&mut out);
+        self.render_abuses(&mut out);
         render_listeners(&mut out, snapshot);
         self.render_routes(&mut out);
         render_upstreams(&mut out, snapshot);
@@ -190,6 +210,25 @@ impl Metrics {
         );
         for (reason, count) in errors {
             out.line("postern_request_errors_total", &[("reason", reason)], count);
+        }
+    }
+
+    fn render_abuses(&self, out: &mut Page) {
+        const ABUSES: &str = "postern_http2_abuse_total";
+        let mut abuses: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for stats in &self.workers {
+            let counts = stats.abuses.lock().unwrap_or_else(PoisonError::into_inner);
+            for (kind, count) in counts.iter() {
+                *abuses.entry(kind).or_default() += count;
+            }
+        }
+        out.head(
+            ABUSES,
+            "counter",
+            "HTTP/2 connections ended because of what their client sent, by kind.",
+        );
+        for (kind, count) in abuses {
+            out.line(ABUSES, &[("kind", kind)], count);
         }
     }
 

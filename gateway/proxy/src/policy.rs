@@ -1,18 +1,31 @@
 //! The policies of a rule: forwards on the request, backwards on the response.
 //!
 //! What a plugin's failure means is decided here, by its `on-error`: the request is answered, or
-//! goes on as if the plugin were not there.
+//! goes on as if the plugin were not there. What a built-in policy does stands in its own file
+//! below `policy/`; [`native`] calls it.
 
+mod basic_auth;
 mod bodies;
+mod concurrency;
+mod cors;
+mod error_pages;
+mod forward_auth;
+mod maintenance;
+mod native;
+mod rate_limit;
+mod redirect;
+mod request_id;
+mod security_headers;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
+use http_body::Body as _;
 use postern_core::config::PluginSpec;
 use postern_core::config::plugin::OnError;
-use postern_core::config::policy::HeadersSpec;
 use postern_core::name::PolicyName;
 use postern_wasm::Action;
 use postern_wasm::Exchange;
@@ -22,6 +35,10 @@ use postern_wasm::PluginWorker;
 use postern_wasm::exchange::LocalResponse;
 use postern_wasm::exchange::ResponseHead;
 
+pub(crate) use self::concurrency::Permit;
+pub(crate) use self::native::Effects;
+pub(crate) use self::native::NativePolicy;
+use self::native::Turn;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::body::filter::Stage;
@@ -29,10 +46,11 @@ use crate::error::ProxyError;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Rule;
 use crate::worker::View;
+use crate::worker::Worker;
 
 /// One step on request and response, ready to run.
 pub(crate) enum Policy {
-    Headers(HeadersSpec),
+    Native(Box<NativePolicy>),
     Plugin(Box<LivePlugin>),
     /// A plugin that was declared and is not there: no request passes it, whatever its `on-error`.
     Absent(PolicyName),
@@ -65,27 +83,55 @@ impl LivePlugin {
 /// What the policies decided on a request.
 pub(crate) enum Verdict {
     Continue,
-    /// Answer with this; `by` made it.
+    /// Answer with this; `by` made it. A `reason` makes it a refusal, and its label.
     Respond {
         response: LocalResponse,
         by: PolicyName,
+        reason: Option<&'static str>,
     },
 }
 
 /// The policies of one rule for one request.
 pub(crate) struct PolicyChain<'c> {
+    worker: &'c Rc<Worker>,
     view: &'c View,
     policies: &'c [PolicyIndex],
     /// How many have seen the request: those see the response as well.
     passed: usize,
+    client: IpAddr,
+    /// Plugins see no response that stands for a failure.
+    skips_plugins: bool,
+    pub(crate) effects: Effects,
 }
 
 impl<'c> PolicyChain<'c> {
-    pub(crate) fn new(view: &'c View, rule: &'c Rule) -> Self {
+    pub(crate) fn new(
+        worker: &'c Rc<Worker>,
+        view: &'c View,
+        rule: &'c Rule,
+        client: IpAddr,
+    ) -> Self {
         Self {
+            worker,
             view,
             policies: &rule.policies,
             passed: 0,
+            client,
+            skips_plugins: false,
+            effects: Effects::default(),
+        }
+    }
+
+    /// The response is the gateway's own page for a failure: built-in policies alone see it. Gives
+    /// the error by its right name: a body that was cut at its limit failed for that.
+    pub(crate) fn has_failed(&mut self, error: ProxyError) -> ProxyError {
+        self.skips_plugins = true;
+        let excess = self.effects.excess.as_ref();
+        match (&self.effects.body_limit, excess) {
+            (Some((_, policy)), Some(excess)) if excess.get() => ProxyError::BodyTooLarge {
+                policy: policy.clone(),
+            },
+            _ => error,
         }
     }
 
@@ -108,10 +154,33 @@ impl<'c> PolicyChain<'c> {
                 }
             }
         }
+        self.effects.body_length = body.size_hint().exact();
         for &index in self.policies {
             self.passed += 1;
             match &*self.view.snapshot.policies[index] {
-                Policy::Headers(spec) => spec.request.apply(&mut exchange.request.headers),
+                Policy::Native(native) => {
+                    let turn = Turn {
+                        worker: self.worker,
+                        view: self.view,
+                        exchange,
+                        effects: &mut self.effects,
+                        client: self.client,
+                        position: self.passed,
+                    };
+                    if let Some((response, reason)) = native.on_request(turn).await {
+                        let by = native.name.clone();
+                        return Ok(Verdict::Respond {
+                            response,
+                            by,
+                            reason,
+                        });
+                    }
+                    if let Some((limit, _)) = &self.effects.body_limit
+                        && self.effects.excess.is_none()
+                    {
+                        self.effects.excess = Some(body.limit(*limit));
+                    }
+                }
                 Policy::Plugin(live) => {
                     let Some(worker) = &self.view.plugins[index] else {
                         continue;
@@ -131,7 +200,11 @@ impl<'c> PolicyChain<'c> {
                         Ok(Action::Next | Action::NeedBody(_)) => {}
                         Ok(Action::Respond(response)) => {
                             let by = live.name.clone();
-                            return Ok(Verdict::Respond { response, by });
+                            return Ok(Verdict::Respond {
+                                response,
+                                by,
+                                reason: None,
+                            });
                         }
                         Ok(Action::Abort) => {
                             let plugin = live.name.clone();
@@ -163,13 +236,28 @@ impl<'c> PolicyChain<'c> {
         body: &mut ResponseBody,
     ) -> Result<Option<PolicyName>, ProxyError> {
         let mut replaced_by = None;
-        for &index in self.policies[..self.passed].iter().rev() {
+        let seen = self.policies[..self.passed].iter().enumerate();
+        for (before, &index) in seen.rev() {
             match &*self.view.snapshot.policies[index] {
-                Policy::Headers(spec) => {
-                    if let Some(response) = &mut exchange.response {
-                        spec.response.apply(&mut response.headers);
+                Policy::Native(native) => {
+                    let turn = Turn {
+                        worker: self.worker,
+                        view: self.view,
+                        exchange,
+                        effects: &mut self.effects,
+                        client: self.client,
+                        position: before + 1,
+                    };
+                    // A page changes; who answered does not.
+                    if let Some(local) = native.on_response(turn) {
+                        exchange.response = Some(ResponseHead {
+                            status: local.status,
+                            headers: local.headers,
+                        });
+                        *body = ResponseBody::full(local.body);
                     }
                 }
+                Policy::Plugin(_) if self.skips_plugins => {}
                 Policy::Plugin(live) => {
                     let Some(worker) = &self.view.plugins[index] else {
                         continue;
@@ -240,6 +328,9 @@ impl<'c> PolicyChain<'c> {
 
     /// Plugins that see the response's body on its way, among those that have seen the request.
     pub(crate) fn response_stages(&self) -> Vec<Stage> {
+        if self.skips_plugins {
+            return Vec::new();
+        }
         let passed = self.policies[..self.passed].iter().rev();
         let plugins = passed.filter_map(|&index| self.plugin(index));
         let plugins = plugins.filter(|(_, worker)| worker.has_response_stream());
@@ -254,7 +345,7 @@ impl<'c> PolicyChain<'c> {
     fn plugin(&self, index: PolicyIndex) -> Option<(&LivePlugin, &Rc<PluginWorker>)> {
         match &*self.view.snapshot.policies[index] {
             Policy::Plugin(live) => Some((live, self.view.plugins[index].as_ref()?)),
-            Policy::Headers(_) | Policy::Absent(_) => None,
+            Policy::Native(_) | Policy::Absent(_) => None,
         }
     }
 

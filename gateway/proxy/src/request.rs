@@ -5,11 +5,13 @@
 mod challenge;
 mod policies;
 pub(crate) mod send;
+mod subrequest;
 mod tunnel;
 
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -19,13 +21,16 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use postern_core::config::route::ActionSpec;
+use postern_core::request::RequestError;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_wasm::Exchange;
 
+pub(crate) use self::subrequest::subrequest;
 use crate::access_log::AccessRecord;
+use crate::body::Pace;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::body::filter::Direction;
@@ -50,9 +55,11 @@ pub(crate) async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let in_flight = connection.begin();
     // One view for the whole request: a reload must not show it two configurations.
     let view = worker.view();
+    let steps = &view.snapshot.config.limits.memory;
+    let in_flight = connection.begin(worker.overload.closes(steps));
+    let stall = connection.stall();
     let is_head = request.method() == Method::HEAD;
     let mut record = AccessRecord::start(
         &worker,
@@ -78,11 +85,11 @@ pub(crate) async fn handle(
         }
     };
     record.status(answer.status());
-    if worker.is_leaving() && !connection.is_h2 {
+    if (worker.is_leaving() || connection.is_ending()) && !connection.is_h2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
-    answer.body_mut().attach(record, in_flight, is_head);
+    answer.body_mut().attach(record, in_flight, stall, is_head);
     Ok(answer)
 }
 
@@ -108,7 +115,14 @@ async fn forward(
     request: Request<Incoming>,
     record: &mut AccessRecord,
 ) -> Result<Answer, ProxyError> {
+    if worker.overload.refuses(&view.snapshot.config.limits.memory) {
+        return Err(ProxyError::MemoryShort);
+    }
     let (mut parts, body) = request.into_parts();
+    // HTTP/1 counts them while it reads; in HTTP/2 each crumb of a cookie is one.
+    if parts.headers.len() > connection.listener.spec.limits.head_fields as usize {
+        return Err(ProxyError::Request(RequestError::Fields));
+    }
     let version = parts.version;
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
     let mut head = RequestHead::parse(
@@ -122,8 +136,11 @@ async fn forward(
     .map_err(ProxyError::Request)?;
     let client = client(connection, &head);
     record.parsed(&head, client);
-    if let Some(tls) = &connection.tls
-        && !tls.covers(head.authority.host())
+    if let Some((tls, listener)) = connection
+        .tls
+        .as_ref()
+        .zip(connection.listener.tls.as_ref())
+        && !listener.admits(tls, head.authority.host())
     {
         return Err(ProxyError::Misdirected);
     }
@@ -146,18 +163,15 @@ async fn forward(
     connection
         .peer_fields
         .write(&mut head.headers, &host, is_trusted);
+    if let Some(client) = connection.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
+        client.write(&mut head.headers);
+    }
 
     let mut exchange = Exchange::new(head);
-    let mut chain = PolicyChain::new(view, rule);
+    let mut chain = PolicyChain::new(worker, view, rule, client);
+    exchange.id = record.id();
     if rule.has_plugins {
-        introduce(
-            &mut exchange,
-            view,
-            connection,
-            client,
-            record.id(),
-            version,
-        );
+        introduce(&mut exchange, view, connection, client, version);
         exchange.route = Some(rule.route.clone());
         let plugins = chain.log_plugins();
         if !plugins.is_empty() {
@@ -172,7 +186,7 @@ async fn forward(
         rule,
         client,
     };
-    let body = going.request_body(body, record);
+    let body = going.request_body(body, &exchange.request.headers, record);
     let upgrade = on_upgrade.filter(|_| exchange.request.is_websocket);
     let answer = going
         .exchange(&mut chain, &mut exchange, body, upgrade, record)
@@ -195,13 +209,18 @@ struct Going<'g> {
 }
 
 impl Going<'_> {
-    fn request_body(&self, body: Incoming, record: &AccessRecord) -> RequestBody {
+    fn request_body(
+        &self,
+        body: Incoming,
+        headers: &HeaderMap,
+        record: &AccessRecord,
+    ) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody::empty();
         }
-        let idle = self.connection.listener.spec.timeouts.body_idle;
+        let pace = Pace::new(self.connection, headers);
         let timer = self.worker.clock.timer();
-        RequestBody::new(body, timer, idle, record.request_bytes())
+        RequestBody::new(body, timer, pace, record.request_bytes())
     }
 
     /// The policies on the request, what the rule says, the policies on the response.
@@ -215,18 +234,23 @@ impl Going<'_> {
     ) -> Result<Answer, ProxyError> {
         let rule = self.rule;
         let verdict = if rule.policies.is_empty() {
-            Verdict::Continue
+            Ok(Verdict::Continue)
         } else {
             // Boxed, here and below, because what waits in it is large: every request would move
             // it.
-            Box::pin(chain.on_request(exchange, &mut body)).await?
+            Box::pin(chain.on_request(exchange, &mut body)).await
         };
-        let mut answer = match verdict {
-            Verdict::Respond { response, by } => {
-                record.answered_by(&by);
-                Answer::Response(response::of_plugin(response))
+        record.hold(std::mem::take(&mut chain.effects.permits));
+        let answer = match verdict {
+            Ok(Verdict::Respond {
+                response,
+                by,
+                reason,
+            }) => {
+                record.answered_by(&by, reason);
+                Ok(Answer::Response(response::of_plugin(response)))
             }
-            Verdict::Continue => {
+            Ok(Verdict::Continue) => {
                 let mut keeps_request = false;
                 if rule.has_plugins {
                     keeps_request = chain.reads_request_later();
@@ -236,7 +260,20 @@ impl Going<'_> {
                     }
                 }
                 self.act(exchange, body, upgrade, keeps_request, record)
-                    .await?
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let mut answer = match answer {
+            Ok(answer) => answer,
+            Err(error) if rule.policies.is_empty() => return Err(error),
+            // Built-in policies have their say on the page for it too.
+            Err(error) => {
+                let error = chain.has_failed(error);
+                log_error(&error, record.id());
+                record.failed(&error);
+                let is_h2 = self.connection.is_h2;
+                Answer::Response(response::of_error(&error, record.id(), is_h2))
             }
         };
         let spec = &rule.spec.headers.response;

@@ -141,7 +141,7 @@ impl Snapshot {
         let index = self.config.policies.keys().position(|n| n == name)?;
         match &**self.policies.get(index)? {
             Policy::Plugin(live) => Some(&live.plugin),
-            Policy::Headers(_) | Policy::Absent(_) => None,
+            Policy::Native(_) | Policy::Absent(_) => None,
         }
     }
 

@@ -49,6 +49,21 @@ macro_rules! each {
     };
 }
 
+impl Stream {
+    /// Lets the kernel forget what the other side has not taken, when the stream is dropped.
+    pub(crate) fn abort(&self) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Server(tls) => tls.get_ref().0,
+            Self::Client(tls) => tls.get_ref().0,
+            #[cfg(feature = "test-util")]
+            Self::Memory(_) => return,
+        };
+        // A socket that cannot do that is closed as any other.
+        let _ = tcp.set_zero_linger();
+    }
+}
+
 impl AsyncRead for Stream {
     #[inline]
     fn poll_read(

@@ -22,8 +22,10 @@ use crate::connection;
 use crate::connection::Accepted;
 use crate::connection::Opened;
 use crate::gateway::Phase;
+use crate::listener::Listener;
 use crate::listener::Permit;
 use crate::metrics::Metrics;
+use crate::overload::Overload;
 use crate::snapshot::Published;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -70,6 +72,7 @@ impl MemoryWorker {
             index: 0,
             published: Arc::new(Published::new(snapshot)),
             metrics,
+            overload: Overload::start(),
             log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
             phase: follow,
             desk,
@@ -87,9 +90,7 @@ impl MemoryWorker {
         let view = self.worker.view();
         let listener = view.snapshot.listeners.first();
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
-        let limit = listener.spec.limits.connections;
-        let permit = Permit::acquire(&listener.socket, limit);
-        let permit = permit.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let permit = self.permit(&listener)?;
         let peer = (Ipv4Addr::LOCALHOST, 1).into();
         let accepted = Accepted::new(&self.worker, &listener, peer, permit);
         let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
@@ -110,13 +111,18 @@ impl MemoryWorker {
         let mut listeners = view.snapshot.listeners.iter();
         let listener = listeners.find(|other| other.name.as_str() == listener);
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
-        let limit = listener.spec.limits.connections;
-        let permit = Permit::acquire(&listener.socket, limit);
-        let permit = permit.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let permit = self.permit(&listener)?;
         let peer = stream.peer_addr()?;
         let worker = Rc::clone(&self.worker);
         tokio::task::spawn_local(connection::serve(worker, listener, stream, peer, permit));
         Ok(())
+    }
+
+    fn permit(&self, listener: &Listener) -> io::Result<Permit> {
+        let limit = listener.spec.limits.connections;
+        let limits = &self.worker.view().snapshot.config.limits;
+        let permit = Permit::acquire(&listener.socket, limit, &self.worker.overload, limits);
+        permit.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 
     /// Connections of clients that are open.

@@ -1,6 +1,7 @@
 //! TLS towards clients: which configuration a listener uses, and what a handshake yields.
 
 pub(crate) mod certificates;
+mod client_auth;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,16 +9,20 @@ use std::sync::Arc;
 
 use postern_core::config::listener::TlsSpec;
 use postern_core::config::listener::TlsVersion;
+use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::server::Acceptor;
 use rustls::server::ProducesTickets;
 use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use self::certificates::Certificate;
 use self::certificates::CertificateChoice;
+use self::client_auth::ClientFields;
 
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -32,6 +37,8 @@ pub(crate) struct ServerTls {
     provider: Arc<CryptoProvider>,
     /// Made once: with new keys at each reload, no client could resume across it.
     ticketer: Option<Arc<dyn ProducesTickets>>,
+    /// Those of hosts whose clients show certificates.
+    tickets: client_auth::Tickets,
 }
 
 /// A listener cannot speak TLS.
@@ -39,6 +46,12 @@ pub(crate) struct ServerTls {
 pub(crate) enum TlsError {
     #[error("no certificate can be served")]
     NoCertificate,
+    #[error("the authorities of client certificates cannot be used")]
+    ClientRoots {
+        /// Position in `client_auth`.
+        entry: usize,
+        source: client_auth::RootsError,
+    },
     #[error("the TLS versions cannot be used")]
     Versions(#[source] rustls::Error),
 }
@@ -49,6 +62,7 @@ impl ServerTls {
             provider: provider(),
             // Without tickets, clients do a full handshake each time: slower, not wrong.
             ticketer: rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
+            tickets: client_auth::Tickets::default(),
         }
     }
 
@@ -56,6 +70,7 @@ impl ServerTls {
         &self,
         spec: &TlsSpec,
         certificates: &BTreeMap<CertificateName, Arc<Certificate>>,
+        roots: &[Arc<[u8]>],
     ) -> Result<ListenerTls, TlsError> {
         let served = certificates
             .iter()
@@ -69,20 +84,37 @@ impl ServerTls {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
         };
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_protocol_versions(versions)
-            .map_err(TlsError::Versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&choice) as Arc<_>);
-        config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
-        if let Some(ticketer) = &self.ticketer {
-            config.ticketer = Arc::clone(ticketer);
+        let config = |verifier, ticketer: Option<Arc<dyn ProducesTickets>>| {
+            let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+                .with_protocol_versions(versions)
+                .map_err(TlsError::Versions)?;
+            let config = match verifier {
+                Some(verifier) => config.with_client_cert_verifier(verifier),
+                None => config.with_no_client_auth(),
+            };
+            let mut config = config.with_cert_resolver(Arc::clone(&choice) as Arc<_>);
+            config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+            if let Some(ticketer) = ticketer {
+                config.ticketer = ticketer;
+            }
+            // Tickets carry the session; a store of sessions besides would only use memory.
+            config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+            Ok(Arc::new(config))
+        };
+        let mut domains = Vec::with_capacity(spec.client_auth.len());
+        for (entry, (auth, roots)) in spec.client_auth.iter().zip(roots).enumerate() {
+            let verifier = client_auth::verifier(&self.provider, roots, auth.is_required)
+                .map_err(|source| TlsError::ClientRoots { entry, source })?;
+            let ticketer = self.tickets.of(auth, roots);
+            domains.push(Domain {
+                hosts: auth.hosts.clone(),
+                config: config(Some(verifier), ticketer)?,
+            });
         }
-        // Tickets carry the session; a store of sessions besides would only use memory.
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         Ok(ListenerTls {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            choice,
+            acceptor: TlsAcceptor::from(config(None, self.ticketer.clone())?),
+            domains,
+            choice: Arc::clone(&choice),
         })
     }
 }
@@ -90,7 +122,15 @@ impl ServerTls {
 /// How one listener does handshakes.
 pub(crate) struct ListenerTls {
     acceptor: TlsAcceptor,
+    domains: Vec<Domain>,
     choice: Arc<CertificateChoice>,
+}
+
+/// Hosts whose clients show certificates of the same authorities.
+struct Domain {
+    /// Empty: those that no other names.
+    hosts: Vec<Hostname>,
+    config: Arc<ServerConfig>,
 }
 
 /// A connection after its handshake.
@@ -106,6 +146,10 @@ pub(crate) struct TlsSession {
     /// The server name, in lower case, if the client sent one.
     pub(crate) sni: Option<Arc<str>>,
     pub(crate) certificate: Arc<Certificate>,
+    /// Which hosts the client has shown its certificate for, as `ListenerTls::domain_of` counts.
+    domain: usize,
+    /// Of a domain, what the client has shown.
+    pub(crate) client: Option<Arc<ClientFields>>,
 }
 
 impl TlsSession {
@@ -122,20 +166,64 @@ impl TlsSession {
 }
 
 impl ListenerTls {
+    /// The domain of a host, from 1; 0 for hosts whose clients show no certificates.
+    fn domain_of(&self, host: Option<&str>) -> usize {
+        let find = |is_it: &dyn Fn(&Domain) -> bool| self.domains.iter().position(is_it);
+        let named = host.and_then(|host| {
+            let exact = find(&|domain| {
+                let mut hosts = domain.hosts.iter();
+                hosts.any(|name| matches!(name, Hostname::Exact(_)) && name.matches(host))
+            });
+            exact.or_else(|| find(&|domain| domain.hosts.iter().any(|name| name.matches(host))))
+        });
+        let others = || find(&|domain| domain.hosts.is_empty());
+        named.or_else(others).map_or(0, |position| position + 1)
+    }
+
+    /// Whether a request for this host may come over the connection: it is covered by what the
+    /// client was shown, and what the client has shown is what the host asks for.
+    pub(crate) fn admits(&self, session: &TlsSession, host: &str) -> bool {
+        session.covers(host)
+            && (self.domains.is_empty() || self.domain_of(Some(host)) == session.domain)
+    }
+
     /// Does the handshake; the caller bounds the time.
     pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Handshaken> {
-        let stream = self.acceptor.accept(stream).await?;
+        let (stream, domain) = if self.domains.is_empty() {
+            (self.acceptor.accept(stream).await?, 0)
+        } else {
+            let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+            let name = start.client_hello().server_name().map(canonical);
+            let domain = self.domain_of(name.as_deref());
+            let config = match domain.checked_sub(1).and_then(|at| self.domains.get(at)) {
+                Some(domain) => &domain.config,
+                None => self.acceptor.config(),
+            };
+            let config = Arc::clone(config);
+            (start.into_stream(config).await?, domain)
+        };
         let (_, connection) = stream.get_ref();
         let is_h2 = connection.alpn_protocol() == Some(H2);
-        let sni = connection
-            .server_name()
-            .map(|name| Arc::from(name.trim_end_matches('.').to_ascii_lowercase()));
+        let sni = connection.server_name().map(canonical);
         let certificate = self.choice.choose(sni.as_deref());
-        let session = TlsSession { sni, certificate };
+        let client = (domain > 0).then(|| {
+            let shown = connection.peer_certificates().and_then(<[_]>::first);
+            Arc::new(ClientFields::of(shown))
+        });
+        let session = TlsSession {
+            sni,
+            certificate,
+            domain,
+            client,
+        };
         Ok(Handshaken {
             stream: Box::new(stream),
             is_h2,
             session,
         })
     }
+}
+
+fn canonical(name: &str) -> Arc<str> {
+    Arc::from(name.trim_end_matches('.').to_ascii_lowercase())
 }

@@ -34,6 +34,7 @@ use crate::log_calls::log_calls;
 use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
+use crate::overload::Overload;
 use crate::policy::Policy;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Published;
@@ -53,6 +54,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) index: usize,
     pub(crate) published: Arc<Published>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) log: LogBuffer,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) desk: Arc<Desk>,
@@ -64,6 +66,7 @@ pub(crate) struct Worker {
     index: usize,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    pub(crate) overload: Arc<Overload>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) log: LogBuffer,
     pub(crate) clock: Clock,
@@ -286,7 +289,7 @@ fn make_view(
         (Policy::Plugin(live), None) => {
             Some(Rc::new(live.plugin.worker_with(Arc::<Desk>::clone(desk))))
         }
-        (Policy::Headers(_) | Policy::Absent(_), None) => None,
+        (Policy::Native(_) | Policy::Absent(_), None) => None,
     };
     let plugins: Vec<_> = snapshot.policies.iter().map(plugin).collect();
     let challengers = plugins.iter().enumerate();
@@ -316,6 +319,7 @@ impl Worker {
             index,
             published,
             metrics,
+            overload,
             log,
             desk,
             orders,
@@ -338,6 +342,7 @@ impl Worker {
             published,
             stats: metrics.worker(index),
             metrics,
+            overload,
             log,
             clock: Clock::default(),
             connections: Rc::default(),

@@ -289,6 +289,14 @@ fn fields() -> Vec<Case> {
             Sequence(&["/", "/smuggled"]),
         ),
         case(
+            "H03",
+            "websocket that is refused, then a request",
+            get(&format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n{SMUGGLED}"
+            )),
+            Sequence(&["/", "/smuggled"]),
+        ),
+        case(
             "H04",
             "upgrade in HTTP/1.0",
             "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",

@@ -5,7 +5,9 @@
 //! could not read is left out of the next one.
 
 mod item;
+mod limits;
 mod plugin;
+mod policy;
 mod rule;
 mod source;
 pub mod units;
@@ -121,6 +123,9 @@ impl Reading {
             let near = suggest(&name, known.map(|(_, name)| name.as_str()));
             let help = match near {
                 Some(near) => format!("did you mean '{near}'?"),
+                None if kind == Kind::Policy => {
+                    format!("declare it as [plugins.{name}] or [policies.{name}]")
+                }
                 None => format!("declare it as [{}.{name}]", kind.section()),
             };
             let message = format!("there is no {} '{name}'", kind.as_str());
@@ -243,7 +248,7 @@ impl FileReader<'_> {
         let mut table = table.into_inner();
         self.shape(schema).check_root(&mut table);
 
-        for key in ["runtime", "access-log", "admin"] {
+        for key in ["runtime", "access-log", "admin", "limits"] {
             if let Some((key, _)) = table.get_key_value(key).filter(|_| !self.is_main) {
                 let message = format!("[{}] belongs into the main file", key.get_ref());
                 self.error(key.span(), message);
@@ -257,6 +262,9 @@ impl FileReader<'_> {
         }
         if let Some(raw) = self.section(&mut table, schema, "admin") {
             self.admin(&raw);
+        }
+        if let Some(raw) = self.section(&mut table, schema, "limits") {
+            self.limits(&raw);
         }
         let items = self.items(&mut table, schema, "certificates", Kind::Certificate);
         for (name, raw) in items {
@@ -274,10 +282,7 @@ impl FileReader<'_> {
         for (name, raw) in items {
             self.plugin(&name, raw);
         }
-        let items = self.items(&mut table, schema, "policies", Kind::Policy);
-        for (name, raw) in items {
-            self.policy(&name, &raw);
-        }
+        self.policies(&mut table, schema);
         self.routes(&mut table, schema);
     }
 
@@ -298,7 +303,7 @@ impl FileReader<'_> {
         self.deserialize(&mut value, schema, &["properties", key], key)
     }
 
-    /// A section that is a table of named items. Declares each name.
+    /// A section that is a table of named items of one type.
     fn items<T: for<'de> Deserialize<'de>>(
         &mut self,
         table: &mut DeTable<'_>,
@@ -306,6 +311,24 @@ impl FileReader<'_> {
         key: &str,
         kind: Kind,
     ) -> Vec<(String, T)> {
+        let mut read = Vec::new();
+        for (name, mut value) in self.tables(table, key, kind) {
+            let pointer = ["properties", key, "additionalProperties"];
+            let at = join(key, &name);
+            if let Some(raw) = self.deserialize(&mut value, schema, &pointer, &at) {
+                read.push((name, raw));
+            }
+        }
+        read
+    }
+
+    /// The tables of a section of named items. Declares each name.
+    fn tables<'t>(
+        &mut self,
+        table: &mut DeTable<'t>,
+        key: &str,
+        kind: Kind,
+    ) -> Vec<(String, Spanned<DeValue<'t>>)> {
         let Some(value) = table.remove(key) else {
             return Vec::new();
         };
@@ -314,12 +337,13 @@ impl FileReader<'_> {
             self.error(span, format!("{key} must be a table of named tables"));
             return Vec::new();
         };
-        let mut read = Vec::new();
-        for (name_key, mut value) in items {
+        let mut tables = Vec::new();
+        for (name_key, value) in items {
             let name = name_key.get_ref().to_string();
-            let at = join(key, &name);
             let origin = self.lines.origin(name_key.span());
-            self.reading.origins.insert(at.clone(), origin.clone());
+            self.reading
+                .origins
+                .insert(join(key, &name), origin.clone());
             let slot = (kind, name.clone());
             if let Some(first) = self.reading.declared.get(&slot) {
                 let message = format!("the {} '{name}' is declared twice", kind.as_str());
@@ -330,12 +354,9 @@ impl FileReader<'_> {
                 continue;
             }
             self.reading.declared.insert(slot, origin);
-            let pointer = ["properties", key, "additionalProperties"];
-            if let Some(raw) = self.deserialize(&mut value, schema, &pointer, &at) {
-                read.push((name, raw));
-            }
+            tables.push((name, value));
         }
-        read
+        tables
     }
 
     fn routes(&mut self, table: &mut DeTable<'_>, schema: &Value) {

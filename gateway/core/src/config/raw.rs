@@ -3,6 +3,7 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod policy;
 mod upstream;
 
 use std::borrow::Cow;
@@ -47,6 +48,8 @@ impl<T: JsonSchema> JsonSchema for At<T> {
     }
 }
 
+pub(super) use policy::*;
+
 type Text = At<String>;
 type Table<T> = BTreeMap<String, T>;
 
@@ -60,6 +63,8 @@ pub(super) struct RawFile {
     pub access_log: Option<RawAccessLog>,
     /// Health, metrics and the live configuration. Main file only.
     pub admin: Option<RawAdmin>,
+    /// What the process may take of the machine. Main file only.
+    pub limits: Option<RawLimits>,
     /// Addresses that accept connections, by name.
     pub listeners: Table<RawListener>,
     /// Certificates, by name.
@@ -110,6 +115,21 @@ pub(super) struct RawAdmin {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawLimits {
+    /// Open client connections, all listeners together. Default: 18000, or 72 % of the file
+    /// descriptors that the process may open, whichever is less.
+    pub connections: Option<At<i64>>,
+    /// Percent of the memory that the control group allows from which on answers close their
+    /// connection. Default: 90.
+    pub memory_close: Option<At<i64>>,
+    /// The same from which on requests are answered 503. Default: 95.
+    pub memory_refuse: Option<At<i64>>,
+    /// The same from which on connections are closed as soon as they are accepted. Default: 98.
+    pub memory_stop: Option<At<i64>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawListener {
     /// Address and port, as in "[::]:8443" or "0.0.0.0:8080".
     pub bind: Text,
@@ -117,10 +137,27 @@ pub(super) struct RawListener {
     pub tls: Option<RawTls>,
     /// Networks whose X-Forwarded-* fields are believed, as in "10.0.0.0/8". Default: none.
     pub trusted_proxies: Option<Vec<Text>>,
+    /// Whether a load balancer in front says who the client is, by PROXY protocol version 1 or 2.
+    /// "required": every connection begins with a header. "optional": one may be missing, as with
+    /// health checks. Default: "off".
+    pub proxy_protocol: Option<At<RawProxyProtocol>>,
+    /// Networks that may send the header. From elsewhere, "required" closes the connection and
+    /// "optional" takes it as it is. Needed unless `proxy-protocol` is "off".
+    pub proxy_protocol_from: Option<Vec<Text>>,
     /// What to do with %2F in a path. Default: "reject".
     pub encoded_slash: Option<RawEncodedSlash>,
     pub timeouts: Option<RawListenerTimeouts>,
     pub limits: Option<RawListenerLimits>,
+    /// What one HTTP/2 connection may cost before it is ended.
+    pub http2: Option<RawHttp2Limits>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawProxyProtocol {
+    Off,
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -139,6 +176,32 @@ pub(super) struct RawTls {
     pub certificates: Option<Vec<Text>>,
     /// The certificate for clients whose server name none covers. Default: the first by name.
     pub default_certificate: Option<Text>,
+    /// Hosts whose clients show a certificate. The upstream learns of it by the fields
+    /// ssl-client-verify ("SUCCESS" or "NONE"), ssl-client-subject-dn, ssl-client-issuer-dn,
+    /// ssl-client-fingerprint (SHA-256) and ssl-client-cert (PEM, percent-encoded).
+    #[serde(default)]
+    pub client_auth: Vec<At<RawClientAuth>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawClientAuth {
+    /// Exact names, or "*." and a name. Default: every host that no other entry names, and clients
+    /// that name none.
+    #[serde(default)]
+    pub hosts: Vec<Text>,
+    /// PEM: the authorities that may have signed the certificate.
+    pub ca_file: Text,
+    /// "required": a client without certificate is refused. "optional": it is served, and the
+    /// upstream is told. Default: "required".
+    pub mode: Option<RawClientAuthMode>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawClientAuthMode {
+    Optional,
+    Required,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -152,14 +215,21 @@ pub(super) enum RawTlsVersion {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawListenerTimeouts {
-    /// From accept to the end of the TLS handshake. Default: "10s".
+    /// From accept to the end of a PROXY protocol header. Default: "5s".
+    pub proxy_header: Option<Text>,
+    /// From there to the end of the TLS handshake. Default: "10s".
     pub handshake: Option<Text>,
     /// From accept to the end of the request head. Default: "10s".
     pub request_head: Option<Text>,
     /// Idle time between requests. Default: "60s".
     pub keep_alive: Option<Text>,
-    /// How long a body may stand still. Default: "30s".
+    /// How long a request body may stand still before its response begins. Default: "30s".
     pub body_idle: Option<Text>,
+    /// How long a client may take nothing of a response: over HTTP/1 no byte, over HTTP/2 less
+    /// than 16 KiB of a stream. Default: "30s".
+    pub write_idle: Option<Text>,
+    /// How long a request body may be slower than limits.body-rate. Default: "10s".
+    pub body_grace: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -173,6 +243,40 @@ pub(super) struct RawListenerLimits {
     pub head_fields: Option<At<i64>>,
     /// Open streams of one HTTP/2 connection. Default: 100.
     pub streams: Option<At<i64>>,
+    /// Requests of one connection, which is then closed in order. Default: 10000.
+    pub requests: Option<At<i64>>,
+    /// Bytes a second that a client has to send of a request body; "0B" waits for any. gRPC over
+    /// HTTP/2 is let off. Default: "500B".
+    pub body_rate: Option<Text>,
+}
+
+/// Budgets of one HTTP/2 connection. One that spends more is ended with ENHANCE_YOUR_CALM.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawHttp2Limits {
+    /// Size of a decoded request head, each field counted with 32 bytes more. Default: "32KiB".
+    pub head: Option<Text>,
+    /// The time that budgets "in a window" are for. Default: "10s".
+    pub window: Option<Text>,
+    /// Requests that the client may reset before their response, in the life of a connection.
+    /// Default: 50.
+    pub resets: Option<At<i64>>,
+    /// The same in a window, with resets of streams that are over. Default: 100.
+    pub resets_in_window: Option<At<i64>>,
+    /// Resets that the client may cause by its own faults, in the life of a connection.
+    /// Default: 200.
+    pub faults: Option<At<i64>>,
+    /// SETTINGS frames in a window. Default: 50.
+    pub settings: Option<At<i64>>,
+    /// PING frames in a window, over one for each DATA frame sent to the client. Default: 100.
+    pub pings: Option<At<i64>>,
+    /// PRIORITY frames, and frames of unknown types, in a window, over one for each request.
+    /// Default: 100.
+    pub priorities: Option<At<i64>>,
+    /// WINDOW_UPDATE frames in a window, over what was sent to the client calls for. Default: 100.
+    pub window_updates: Option<At<i64>>,
+    /// DATA frames without data in a row. Default: 100.
+    pub empty_data: Option<At<i64>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -284,15 +388,6 @@ pub(super) struct RawSecret {
     pub file: Option<Text>,
     /// A variable of the gateway's environment.
     pub env: Option<Text>,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct RawPolicy {
-    /// Edits of request fields.
-    pub request_headers: Option<RawHeaderEdits>,
-    /// Edits of response fields.
-    pub response_headers: Option<RawHeaderEdits>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -75,6 +75,9 @@ impl<'s> Shape<'s> {
                 return self.check_at(value, table, at, depth + 1);
             }
         }
+        if let Some(kinds) = kinds(schema) {
+            return self.check_kind(value, &kinds, at, depth);
+        }
         let words = words(schema);
         if !words.is_empty() {
             return self.check_word(value, &words, at);
@@ -176,6 +179,37 @@ impl<'s> Shape<'s> {
         }
     }
 
+    /// A table whose `kind` says what else it may hold.
+    fn check_kind(
+        &mut self,
+        value: &mut Spanned<DeValue<'_>>,
+        kinds: &[(&'s str, &'s Value)],
+        at: &str,
+        depth: usize,
+    ) -> bool {
+        let words: Vec<&str> = kinds.iter().map(|(kind, _)| *kind).collect();
+        let DeValue::Table(table) = value.get_ref() else {
+            let found = with_article(value.get_ref().type_str());
+            return self.report(value, format!("{at} must be a table, not {found}"));
+        };
+        let Some(kind) = table.get(KIND) else {
+            let problem = Problem::error(
+                self.lines.origin(value.span()),
+                format!("{at} lacks the key '{KIND}'"),
+            );
+            let help = format!("write one of {}", quoted(&words));
+            self.problems.push(problem.with_help(help));
+            return false;
+        };
+        if !self.check_word(kind, &words, &join(at, KIND)) {
+            return false;
+        }
+        let word = kind.get_ref().as_str();
+        let option = kinds.iter().find(|(kind, _)| Some(*kind) == word);
+        // The word is one of theirs.
+        option.is_none_or(|(_, schema)| self.check_at(value, schema, at, depth + 1))
+    }
+
     fn check_word(&mut self, value: &Spanned<DeValue<'_>>, words: &[&str], at: &str) -> bool {
         let Some(word) = value.get_ref().as_str() else {
             let found = with_article(value.get_ref().type_str());
@@ -212,6 +246,29 @@ impl<'s> Shape<'s> {
             .and_then(|pointer| self.root.pointer(pointer))
             .unwrap_or(schema)
     }
+}
+
+/// The key that tells variants of a table apart.
+const KIND: &str = "kind";
+
+/// Takes out the key that chose the variant.
+pub(super) fn take_kind(value: &mut Spanned<DeValue<'_>>) -> Option<String> {
+    let DeValue::Table(table) = value.get_mut() else {
+        return None;
+    };
+    let kind = table.remove(KIND)?;
+    kind.get_ref().as_str().map(str::to_owned)
+}
+
+/// The variants of a table that holds a `kind`.
+fn kinds(schema: &Value) -> Option<Vec<(&str, &Value)>> {
+    let options = schema.get("oneOf")?.as_array()?;
+    options.first()?.pointer("/properties/kind/const")?;
+    let kinds = options.iter().filter_map(|option| {
+        let kind = option.pointer("/properties/kind/const")?.as_str()?;
+        Some((kind, option))
+    });
+    Some(kinds.collect())
 }
 
 pub(super) fn join(at: &str, key: &str) -> String {

@@ -56,14 +56,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let level = args
         .log_level
         .or_else(|| std::env::var(LEVEL_VARIABLE).ok());
-    telemetry::start(args.log_format, level.as_deref().unwrap_or("info"))?;
+    let log = telemetry::start(args.log_format, level.as_deref().unwrap_or("info"))?;
     let options = Options {
         config: args.config,
         takeover: args.takeover,
         accept_for: args.accept_for,
         drain: args.drain,
     };
-    match run::run(options) {
+    let ended = run::run(options);
+    log.finish();
+    match ended {
         Ok(End::Clean) => Ok(ExitCode::SUCCESS),
         Ok(End::Cut) => Ok(ExitCode::FAILURE),
         Err(Failure::Problems(problems)) => {

@@ -14,15 +14,23 @@ format = "text"
 path = "/var/log/postern.log"
 [admin]
 bind = "127.0.0.1:9999"
+[limits]
+connections = 1000
+memory-close = 70
+memory-refuse = 80
+memory-stop = 90
 [listeners.http]
 bind = "0.0.0.0:8080"
 trusted-proxies = ["10.0.0.0/8", "::1"]
+proxy-protocol = "optional"
+proxy-protocol-from = ["10.0.0.0/8"]
 encoded-slash = "keep"
-timeouts = { handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s" }
-limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9 }
+timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s", write-idle = "4s", body-grace = "5s" }
+limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9, requests = 10, body-rate = "1KiB" }
+http2 = { head = "8KiB", window = "1s", resets = 1, resets-in-window = 2, faults = 3, settings = 4, pings = 5, priorities = 6, window-updates = 7, empty-data = 9 }
 [listeners.https]
 bind = "[::]:8443"
-tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop" }
+tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop", client-auth = [{ hosts = ["a.test", "*.a.test"], ca-file = "/ca.pem", mode = "optional" }, { ca-file = "/ca.pem" }] }
 [certificates.shop]
 cert-file = "/c.pem"
 key-file = "/k.pem"
@@ -52,10 +60,105 @@ health-check = {}
 source = "/auth.wasm"
 on-error = 429
 limits = { cpu = "1ms", time = "2s", memory = "1GiB", instances = 3, log-lines = 4 }
-config = { token = "canary", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
+config = { token = "hush", list = [1, 2.5, true], deep = { "a b" = "\u0001\u007f\"" }, none = {} }
 [policies.edit]
-request-headers = { remove = ["x-a"], set = { x-b = "canary" }, add = { x-c = "2" } }
+kind = "headers"
+request-headers = { remove = ["x-a"], set = { x-b = "hush" }, add = { x-c = "2" } }
 response-headers = { set = { server = "x" } }
+[policies.limit]
+kind = "rate-limit"
+rate = "100/m"
+burst = 7
+key = "header:x-key"
+keys = 100
+status = 503
+headers = false
+[policies.staff]
+kind = "basic-auth"
+users-file = "/users"
+realm = "staff"
+user-header = "x-user"
+keep-credentials = true
+[policies.body]
+kind = "body-size"
+limit = "3MiB"
+[policies.flight]
+kind = "concurrency"
+requests = 4
+key = "cookie:id"
+keys = 9
+status = 429
+[policies.new]
+kind = "canary"
+upstream = "b"
+weight = 7
+header = "x-new"
+header-value = "yes"
+cookie = "new"
+by = "request"
+[policies.pages]
+kind = "error-pages"
+statuses = ["404", "500-599"]
+file = "/5xx.html"
+content-type = "text/plain"
+[policies.page]
+kind = "error-pages"
+statuses = ["403"]
+body = "no"
+[policies.cors]
+kind = "cors"
+origins = ["https://a.test", "https://*.a.test:8443"]
+methods = ["GET"]
+headers = ["x-a"]
+expose = ["x-b"]
+credentials = true
+max-age = "1m"
+[policies.ask]
+kind = "forward-auth"
+upstream = "b"
+path = "/verify?x=1"
+host = "auth.test:8443"
+request-headers = ["cookie"]
+upstream-headers = ["x-user"]
+client-headers = ["x-seen"]
+signin = "https://auth.test/in"
+signin-parameter = "to"
+timeout = "2s"
+on-unavailable = 502
+cache = "30s"
+cache-key = ["x-api-key"]
+[policies.access]
+kind = "ip-access"
+allow = ["10.0.0.0/8"]
+deny = ["10.0.0.1", "2001:db8::/32"]
+[policies.repair]
+kind = "maintenance"
+on = false
+status = 502
+retry-after = "5m"
+content-type = "text/plain"
+body = "back soon"
+allow = ["127.0.0.1"]
+[policies.https]
+kind = "redirect"
+status = 301
+scheme = "https"
+host = "a.test"
+port = 8443
+path = "/x"
+[policies.id]
+kind = "request-id"
+header = "x-trace"
+keep = true
+[policies.security]
+kind = "security-headers"
+hsts = { max-age = "730d", include-subdomains = true, preload = true }
+nosniff = false
+frame-options = "DENY"
+referrer-policy = "no-referrer"
+content-security-policy = "default-src 'self'"
+permissions-policy = "camera=()"
+overwrite = true
 [[routes]]
 hosts = ["a.test", "*.a.test"]
 rules = [
@@ -63,7 +166,7 @@ rules = [
   { path.exact = "/e", headers = [{ name = "x", exact = "1" }, { name = "y", regex = "a|b" }], upstreams = [{ name = "b", weight = 3 }, { name = "ns/app:80" }] },
   { path.regex = "/r|s", query = [{ name = "q", present = true }, { name = "z", present = false }], redirect = { status = 301, scheme = "https", host = "b.test", port = 8443, path = "/x" } },
   { respond = { status = 404, body = "no\n" }, timeouts.first-byte = "7s" },
-  { path.prefix = "/w", redirect.prefix = "/v", request-headers.set = { x-d = "canary" } },
+  { path.prefix = "/w", redirect.prefix = "/v", request-headers.set = { x-d = "hush" } },
 ]
 [[routes]]
 rules = [{ upstream = "b", rewrite.path = "/y" }]
@@ -82,8 +185,9 @@ fn what_is_printed_is_read_back_as_the_same() {
     for text in [
         EVERY_KEY,
         "[upstreams.b]\nendpoints = ['127.0.0.1:1']",
-        "[policies.nothing]\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
+        "[policies.nothing]\nkind = 'headers'\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
         "[listeners.a]\nbind = '[::]:0'",
+        "policies.a = { kind = 'cors', origins = ['*'] }\npolicies.b = { kind = 'maintenance' }\npolicies.c = { kind = 'security-headers', hsts = {} }\npolicies.d = { kind = 'request-id' }\npolicies.e = { kind = 'concurrency', requests = 1 }\npolicies.f = { kind = 'rate-limit', rate = '3/d' }",
     ] {
         let first = read(text);
         let printed = toml::render(&config(&first, Secrets::Shown));
@@ -100,9 +204,9 @@ fn what_is_printed_is_read_back_as_the_same() {
 fn what_may_be_a_secret_is_hidden_from_the_network() {
     let first = read(EVERY_KEY);
     let shown = config(&first, Secrets::Shown).to_string();
-    assert_eq!(shown.matches("canary").count(), 3, "{shown}");
+    assert_eq!(shown.matches("hush").count(), 3, "{shown}");
     let hidden = config(&first, Secrets::Hidden).to_string();
-    assert_eq!(hidden.matches("canary").count(), 0, "{hidden}");
+    assert_eq!(hidden.matches("hush").count(), 0, "{hidden}");
     assert!(hidden.contains("/k.pem"), "{hidden}");
 }
 

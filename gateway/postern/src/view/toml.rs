@@ -7,10 +7,11 @@ use serde_json::Map;
 use serde_json::Value;
 
 /// The order in which a person reads a configuration.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "runtime",
     "access-log",
     "admin",
+    "limits",
     "listeners",
     "certificates",
     "upstreams",
@@ -19,7 +20,7 @@ const SECTIONS: [&str; 9] = [
     "routes",
 ];
 /// Sections whose keys are settings; the keys of the others are names.
-const SETTINGS: [&str; 3] = ["runtime", "access-log", "admin"];
+const SETTINGS: [&str; 4] = ["runtime", "access-log", "admin", "limits"];
 
 pub fn render(config: &Value) -> String {
     let mut text = String::new();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::Inbound;
+use super::Limit;
 
 /// Bytes of a request body that are kept.
 const MAX_KEPT: usize = 64 << 10;
@@ -23,6 +24,7 @@ pub(crate) struct Kept {
     pub(super) is_whole: Cell<bool>,
     /// The rest, once the attempt has let go of it.
     pub(super) inbound: Cell<Option<Inbound>>,
+    pub(super) limit: Cell<Option<Limit>>,
     /// The access record's count.
     pub(super) bytes_read: Rc<Cell<u64>>,
 }
@@ -40,6 +42,7 @@ impl Kept {
             bytes: Cell::new(0),
             is_whole: Cell::new(true),
             inbound: Cell::new(None),
+            limit: Cell::new(None),
             bytes_read,
         }
     }

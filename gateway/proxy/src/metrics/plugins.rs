@@ -17,7 +17,7 @@ pub(super) fn render(out: &mut Page, snapshot: &Snapshot) {
     let policies = snapshot.policies.iter();
     let plugins = policies.filter_map(|policy| match &**policy {
         Policy::Plugin(live) => Some(&live.plugin),
-        Policy::Headers(_) | Policy::Absent(_) => None,
+        Policy::Native(_) | Policy::Absent(_) => None,
     });
     let plugins: Vec<(&Arc<Plugin>, PluginStats)> = plugins.map(|p| (p, p.totals())).collect();
     render_calls(out, &plugins);

@@ -9,6 +9,7 @@ use postern_wasm::PluginWorker;
 use postern_wasm::exchange::BodyRequest;
 use postern_wasm::exchange::Overflow;
 
+use crate::body::BodyError;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
 use crate::error::ProxyError;
@@ -21,7 +22,10 @@ pub(super) async fn on_request_body(
     wish: BodyRequest,
 ) -> Result<Result<Action, PluginError>, ProxyError> {
     let held = body.hold(wish.limit).await;
-    let mut held = held.map_err(|_| ProxyError::RequestBody)?;
+    let mut held = held.map_err(|error| match error {
+        BodyError::Idle => ProxyError::RequestBodySlow,
+        _ => ProxyError::RequestBody,
+    })?;
     if held.is_truncated && wish.on_overflow == Overflow::Reject {
         let plugin = worker.plugin().name().clone();
         return Err(ProxyError::RequestBodySize { plugin });

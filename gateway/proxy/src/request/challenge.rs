@@ -58,14 +58,8 @@ pub(super) async fn answer(
     let host = head.authority.host().to_string();
     let token = token(&head).unwrap_or_default().to_owned();
     let mut exchange = Exchange::new(head);
-    introduce(
-        &mut exchange,
-        view,
-        connection,
-        client,
-        record.id(),
-        version,
-    );
+    exchange.id = record.id();
+    introduce(&mut exchange, view, connection, client, version);
     for &index in &view.challengers {
         let (Policy::Plugin(live), Some(worker)) =
             (&*view.snapshot.policies[index], &view.plugins[index])
@@ -74,7 +68,7 @@ pub(super) async fn answer(
         };
         match worker.key_authorization(&mut exchange, &host, &token).await {
             Ok(Some(text)) => {
-                record.answered_by(&live.name);
+                record.answered_by(&live.name, None);
                 let mut response = response::of_parts(StatusCode::OK, Bytes::from(text));
                 response.headers_mut().insert(
                     header::CONTENT_TYPE,

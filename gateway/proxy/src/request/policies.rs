@@ -24,10 +24,8 @@ pub(super) fn introduce(
     view: &View,
     connection: &Connection,
     client: std::net::IpAddr,
-    id: u64,
     version: http::Version,
 ) {
-    exchange.id = id;
     exchange.version = version;
     exchange.peer = Some(connection.peer);
     exchange.client = Some(client);
@@ -59,7 +57,7 @@ pub(super) async fn respond(
         return Ok(());
     };
     if let Some(policy) = replaced_by {
-        record.answered_by(&policy);
+        record.answered_by(&policy, None);
         *answer = Answer::Response(response::of_parts(status, bytes::Bytes::new()));
     }
     let response = answer.response_mut();

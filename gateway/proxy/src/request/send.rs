@@ -53,8 +53,8 @@ use crate::upstream::Sender;
 /// Connections that may turn out to be closed, for one request. The second is opened for it.
 const MAX_STALE: u32 = 2;
 
-/// A response's head, and the connection that its body comes over.
-type Answered = (Response<Incoming>, Sender);
+/// A response's head, the connection that its body comes over, and how the request's body does.
+type Answered = (Response<Incoming>, Sender, Progress);
 
 /// What holds for every attempt of a request.
 struct Terms {
@@ -93,12 +93,13 @@ impl Going<'_> {
         let head = &mut exchange.request;
         let retries = pool.upstream.spec.retries.count;
         let attempt = self.attempt(head, body, &lease, &terms, &timer, terms.limit, retries);
-        let (mut response, sender) = match attempt.await {
+        let (mut response, sender, upload) = match attempt.await {
             Ok(answered) => answered,
             Err(failed) => {
                 Box::pin(self.go_on(head, *failed, &mut lease, &terms, &timer, record)).await?
             }
         };
+        upload.answered();
         if !has_plain_framing(response.headers()) {
             lease.failed();
             // Dropping the sender closes the connection, whose next bytes mean nothing.
@@ -128,9 +129,10 @@ impl Going<'_> {
             let idle = lease.upstream().spec.timeouts.body_idle;
             let is_head = exchange.request.method == Method::HEAD;
             let connection = sender.into_http1();
-            Answer::Response(downstream_response(
-                response, timer, idle, connection, lease, is_head,
-            ))
+            let mut response =
+                downstream_response(response, timer, idle, connection, lease, is_head);
+            response.body_mut().follow(upload);
+            Answer::Response(response)
         };
         if let Some(cookie) = cookie {
             let headers = answer.response_mut().headers_mut();
@@ -197,9 +199,10 @@ impl Going<'_> {
         timer.disarm();
         match sent {
             Ok(response) if retries.on_status.contains(&response.status()) => {
-                Err(Failed::by_status(response, sender, rest, lease))
+                let answer = (response, sender, upload);
+                Err(Failed::by_status(answer, rest, lease))
             }
-            Ok(response) => Ok((response, sender)),
+            Ok(response) => Ok((response, sender, upload)),
             Err(Unsent::Returned(mut request)) => {
                 if !keeps {
                     head.headers = std::mem::take(request.headers_mut());
@@ -290,7 +293,7 @@ impl Going<'_> {
 }
 
 /// Makes the request that goes upstream. Its framing is written by the connection, from the body.
-fn upstream_request(
+pub(super) fn upstream_request(
     head: &mut RequestHead,
     body: RequestBody,
     lease: &Lease,
@@ -348,7 +351,7 @@ pub(crate) fn h2_uri(lease: &Lease, host: &HeaderValue, target: PathAndQuery) ->
 }
 
 /// Makes the response that goes to the client out of the one that came.
-fn downstream_response(
+pub(super) fn downstream_response(
     response: Response<Incoming>,
     timer: Timer,
     idle: Duration,
@@ -387,6 +390,26 @@ pub(crate) enum Unsent {
     TimedOut(Duration),
 }
 
+impl Unsent {
+    /// For requests that are not tried again.
+    pub(crate) fn into_error(self, lease: &Lease) -> ProxyError {
+        match self {
+            // A second connection closed before it took the request.
+            Self::Returned(_) => ProxyError::Connect {
+                upstream: lease.upstream().name.clone(),
+                endpoint: lease.endpoint().clone(),
+                source: std::io::ErrorKind::ConnectionReset.into(),
+            },
+            Self::Failed(source) => lease.exchange_error(source),
+            Self::TimedOut(limit) => ProxyError::FirstByteTimeout {
+                upstream: lease.upstream().name.clone(),
+                endpoint: lease.endpoint().clone(),
+                limit,
+            },
+        }
+    }
+}
+
 impl Sender {
     pub(crate) async fn send(
         &mut self,
@@ -421,7 +444,7 @@ impl Sender {
 
 /// Waits for the head of the response. The time that the client takes for its own request body
 /// does not count.
-async fn first_byte(
+pub(super) async fn first_byte(
     sending: impl Future<Output = Result<Response<Incoming>, Unsent>>,
     timer: &Timer,
     limit: Duration,

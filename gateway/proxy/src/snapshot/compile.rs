@@ -42,8 +42,10 @@ use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
 use crate::policy::GrantedSecrets;
+use crate::policy::NativePolicy;
 use crate::policy::Policy;
 use crate::tls;
+use crate::tls::TlsError;
 use crate::tls::certificates::Certificate;
 use crate::upstream;
 use crate::upstream::Upstream;
@@ -220,27 +222,58 @@ impl Build<'_> {
 
     async fn policies(&mut self) -> Vec<Arc<Policy>> {
         let mut policies = Vec::with_capacity(self.config.policies.len());
-        for (name, spec) in &self.config.policies {
-            match spec {
-                PolicySpec::Headers(spec) => {
-                    policies.push(Arc::new(Policy::Headers(spec.clone())));
-                }
-                PolicySpec::Plugin(spec) => {
-                    if let Some(policy) = self.plugin(name, spec).await {
-                        policies.push(policy);
-                    }
-                }
+        let live: HashMap<_, _> = match self.previous {
+            Some(previous) => {
+                let names = previous.config.policies.keys();
+                names.zip(&previous.policies).collect()
             }
+            None => HashMap::new(),
+        };
+        for (name, spec) in &self.config.policies {
+            let live = live.get(name).copied();
+            let policy = match spec {
+                PolicySpec::Plugin(spec) => self.plugin(name, spec, live).await,
+                spec => self.native(name, spec, live),
+            };
+            policies.extend(policy);
         }
         policies
     }
 
-    async fn plugin(&mut self, name: &PolicyName, spec: &PluginSpec) -> Option<Arc<Policy>> {
+    /// A built-in policy. An equal one is taken over with what it counts.
+    fn native(
+        &mut self,
+        name: &PolicyName,
+        spec: &PolicySpec,
+        live: Option<&Arc<Policy>>,
+    ) -> Option<Arc<Policy>> {
+        let file = match spec.file() {
+            Some((key, path)) => Some(self.file(path, &format!("policies.{name}.{key}"))?),
+            None => None,
+        };
+        if let Some(policy) = live
+            && let Policy::Native(live) = &**policy
+            && live.is_from(spec, file.as_deref())
+        {
+            return Some(Arc::clone(policy));
+        }
+        match NativePolicy::new(name.clone(), spec.clone(), file) {
+            Ok(policy) => Some(Arc::new(Policy::Native(Box::new(policy)))),
+            Err(error) => {
+                let key = spec.file().map_or("kind", |(key, _)| key);
+                self.problem(&format!("policies.{name}.{key}"), with_causes(&error));
+                None
+            }
+        }
+    }
+
+    async fn plugin(
+        &mut self,
+        name: &PolicyName,
+        spec: &PluginSpec,
+        live: Option<&Arc<Policy>>,
+    ) -> Option<Arc<Policy>> {
         let at = format!("plugins.{name}.source");
-        let live = self.previous.and_then(|p| {
-            let position = p.config.policies.keys().position(|other| other == name)?;
-            p.policies.get(position)
-        });
         let bytes = match &spec.source {
             PluginSource::File(path) => self.file(path, &at)?,
             PluginSource::Remote(remote) => match self.materials.fetched(remote) {
@@ -368,11 +401,22 @@ impl Build<'_> {
             .and_then(|p| p.listeners.iter().find(|l| l.name == *name));
         let tls = match &spec.tls {
             Some(tls) => {
-                let acceptor = self.compiler.tls.acceptor(tls, certificates);
+                let mut roots = Vec::with_capacity(tls.client_auth.len());
+                for (index, auth) in tls.client_auth.iter().enumerate() {
+                    let at = format!("listeners.{name}.tls.client-auth.{index}");
+                    roots.push(self.file(&auth.ca_file, &at)?);
+                }
+                let acceptor = self.compiler.tls.acceptor(tls, certificates, &roots);
                 match acceptor {
                     Ok(acceptor) => Some(acceptor),
                     Err(error) => {
-                        self.problem(&format!("listeners.{name}"), with_causes(&error));
+                        let at = match &error {
+                            TlsError::ClientRoots { entry, .. } => {
+                                format!("listeners.{name}.tls.client-auth.{entry}")
+                            }
+                            _ => format!("listeners.{name}"),
+                        };
+                        self.problem(&at, with_causes(&error));
                         return None;
                     }
                 }
@@ -447,7 +491,8 @@ fn rules(config: &Config) -> Vec<Vec<Rule>> {
                 has_plugins: spec
                     .policies
                     .iter()
-                    .any(|name| matches!(config.policies.get(name), Some(PolicySpec::Plugin(_)))),
+                    .filter_map(|name| config.policies.get(name))
+                    .any(|policy| policy.plugin().is_some()),
                 first_byte: spec.first_byte,
                 spec: spec.clone(),
             }

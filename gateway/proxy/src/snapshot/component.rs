@@ -116,7 +116,7 @@ impl Workshop {
     ) -> Result<Arc<Policy>, Vec<Refusal>> {
         let served = live.and_then(|policy| match &**policy {
             Policy::Plugin(served) => Some((policy, &**served)),
-            Policy::Headers(_) | Policy::Absent(_) => None,
+            Policy::Native(_) | Policy::Absent(_) => None,
         });
         if let Some((policy, served)) = served
             && let Some(secrets) = &secrets

@@ -61,10 +61,13 @@ impl Materials {
     /// Every file that the configuration names.
     pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         let certificates = config.certificates.values();
-        let plugins = config.policies.values().flat_map(|policy| match policy {
-            PolicySpec::Plugin(plugin) => plugin_files(plugin),
-            PolicySpec::Headers(_) => Vec::new(),
-        });
+        let plugins = config.policies.values().filter_map(PolicySpec::plugin);
+        let plugins = plugins.flat_map(plugin_files);
+        let policies = config.policies.values().filter_map(PolicySpec::file);
+        let policies = policies.map(|(_, path)| path.to_owned());
+        let client_auth = config.listeners.values();
+        let client_auth = client_auth.filter_map(|listener| listener.tls.as_ref());
+        let client_auth = client_auth.flat_map(|tls| &tls.client_auth);
         let tls = config.upstreams.values();
         let tls = tls.filter_map(|upstream| upstream.tls.as_ref());
         let of_upstreams = tls.flat_map(|tls| {
@@ -75,6 +78,8 @@ impl Materials {
         certificates
             .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
             .chain(plugins)
+            .chain(policies)
+            .chain(client_auth.map(|spec| spec.ca_file.clone()))
             .chain(of_upstreams)
             .collect()
     }
@@ -93,12 +98,10 @@ impl Materials {
 
     /// Everything that the configuration names and that is no file.
     pub fn remotes(config: &Config) -> BTreeSet<RemoteSource> {
-        let remotes = config.policies.values().filter_map(|policy| match policy {
-            PolicySpec::Plugin(plugin) => match &plugin.source {
-                PluginSource::Remote(remote) => Some(remote.clone()),
-                PluginSource::File(_) => None,
-            },
-            PolicySpec::Headers(_) => None,
+        let plugins = config.policies.values().filter_map(PolicySpec::plugin);
+        let remotes = plugins.filter_map(|plugin| match &plugin.source {
+            PluginSource::Remote(remote) => Some(remote.clone()),
+            PluginSource::File(_) => None,
         });
         remotes.collect()
     }

@@ -14,6 +14,9 @@ use std::cell::Cell;
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
 use std::task::Waker;
@@ -47,6 +50,8 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 /// connection, unless a task still sends a request body.
 pub(crate) struct Http1 {
     sender: SendRequest<RequestBody>,
+    /// The next response has not been looked at.
+    is_next: Arc<AtomicBool>,
     driver: Rc<Driver>,
     received: Received,
     /// Bytes received when the current request began.
@@ -64,8 +69,10 @@ struct Driver {
 }
 
 impl Http1 {
-    pub(super) async fn handshake(stream: Io) -> hyper::Result<Self> {
+    pub(super) async fn handshake(mut stream: Io) -> hyper::Result<Self> {
         let received = stream.received();
+        let is_next = Arc::<AtomicBool>::default();
+        stream.bound_interim(Arc::clone(&is_next));
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_FIELDS)
             .max_header_size(MAX_RESPONSE_HEAD)
@@ -78,6 +85,7 @@ impl Http1 {
         };
         let this = Self {
             sender,
+            is_next,
             driver: Rc::new(driver),
             received,
             received_before: 0,
@@ -116,6 +124,7 @@ impl Http1 {
         upload: &Progress,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         self.received_before = self.received.bytes();
+        self.is_next.store(true, Ordering::Relaxed);
         let sending = self.sender.try_send_request(request);
         if !upload.is_over() {
             Driver::spawn(&self.driver, Some(upload.clone()));

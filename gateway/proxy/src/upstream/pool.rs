@@ -277,6 +277,14 @@ impl Lease {
         }
     }
 
+    /// The same after a connection that gave the request back.
+    pub(crate) fn forget_of(&self, dead: &Sender) {
+        self.forget(match dead {
+            Sender::Http1(_) => None,
+            Sender::Http2(dead) => Some(dead),
+        });
+    }
+
     /// The connection used last. Should the endpoint have closed it, the request comes back unsent.
     fn idle_connection(&self) -> Option<Http1> {
         let idle = self.slot().idle.borrow_mut().pop();

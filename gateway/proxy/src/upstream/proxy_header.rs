@@ -1,6 +1,7 @@
 //! The PROXY protocol header, as it is sent to endpoints that want one.
 
 use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 
 use postern_core::config::upstream::ProxyProtocol;
@@ -15,6 +16,14 @@ const V2_PROXY: u8 = 0x21;
 pub(crate) struct Addresses {
     pub(crate) client: SocketAddr,
     pub(crate) listener: SocketAddr,
+}
+
+impl Addresses {
+    /// Of a request that the gateway makes itself.
+    pub(crate) const NOBODY: Self = Self {
+        client: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        listener: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+    };
 }
 
 /// The header's bytes. Both addresses are of one family: where they differ, IPv4 is mapped.

@@ -15,11 +15,13 @@ use super::raw::At;
 use super::raw::RawAccessLog;
 use super::raw::RawAdmin;
 use super::raw::RawCertificate;
+use super::raw::RawClientAuth;
+use super::raw::RawClientAuthMode;
 use super::raw::RawEncodedSlash;
 use super::raw::RawHeaderEdits;
 use super::raw::RawListener;
 use super::raw::RawLogFormat;
-use super::raw::RawPolicy;
+use super::raw::RawProxyProtocol;
 use super::raw::RawRuntime;
 use super::raw::RawTls;
 use super::raw::RawTlsVersion;
@@ -29,17 +31,19 @@ use crate::config::AccessLogSpec;
 use crate::config::AdminSpec;
 use crate::config::RuntimeSpec;
 use crate::config::listener::CertificateSpec;
+use crate::config::listener::ClientAuthSpec;
 use crate::config::listener::ListenerLimits;
 use crate::config::listener::ListenerSpec;
 use crate::config::listener::ListenerTimeouts;
+use crate::config::listener::ProxyProtocolSpec;
 use crate::config::listener::TlsSpec;
 use crate::config::listener::TlsVersion;
 use crate::config::policy::HeaderEdits;
-use crate::config::policy::HeadersSpec;
 use crate::config::policy::PolicySpec;
 use crate::config::problem::Problem;
 use crate::header::TrustedProxies;
 use crate::header::is_editable;
+use crate::hostname::Hostname;
 use crate::name::CertificateName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
@@ -50,7 +54,7 @@ const MAX_WORKERS: i64 = 1024;
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_CONNECTIONS: i64 = 10_000_000;
 /// Bounds of a request head: smaller would refuse browsers, larger is a memory weapon.
-const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
+pub(super) const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
 
 impl FileReader<'_> {
     pub(super) fn runtime(&mut self, raw: &RawRuntime) {
@@ -114,17 +118,21 @@ impl FileReader<'_> {
         let at = format!("listeners.{name}");
         self.place(format!("{at}.bind"), raw.bind.span());
         let bind = self.text(&raw.bind, "address with port", parse_addr);
-        let tls = raw.tls.as_ref().map(|tls| self.tls(tls));
+        let tls = raw.tls.as_ref().map(|tls| self.tls(tls, &at));
         let networks = raw.trusted_proxies.iter().flatten();
         let networks = networks
             .filter_map(|text| self.text(text, "network", parse_network))
             .collect();
+        let proxy_protocol = self.proxy_protocol(raw);
         let mut timeouts = ListenerTimeouts::default();
         if let Some(raw) = &raw.timeouts {
+            self.duration(raw.proxy_header.as_ref(), &mut timeouts.proxy_header);
             self.duration(raw.handshake.as_ref(), &mut timeouts.handshake);
             self.duration(raw.request_head.as_ref(), &mut timeouts.request_head);
             self.duration(raw.keep_alive.as_ref(), &mut timeouts.keep_alive);
             self.duration(raw.body_idle.as_ref(), &mut timeouts.body_idle);
+            self.duration(raw.write_idle.as_ref(), &mut timeouts.write_idle);
+            self.duration(raw.body_grace.as_ref(), &mut timeouts.body_grace);
         }
         let mut limits = ListenerLimits::default();
         if let Some(raw) = &raw.limits {
@@ -148,25 +156,83 @@ impl FileReader<'_> {
                 // HEAD_BYTES ends at 1 MiB.
                 limits.head_bytes = u32::try_from(size).unwrap_or(u32::MAX);
             }
+            self.traffic_limits(raw, &mut limits);
         }
+        let http2 = raw.http2.as_ref().map(|raw| self.http2_limits(raw));
         let name = self.item_name(&at, name, ListenerName::parse);
         if let (Some(name), Some(bind)) = (name, bind) {
             let spec = ListenerSpec {
                 bind,
                 tls,
                 trusted_proxies: TrustedProxies::new(networks),
+                proxy_protocol,
                 encoded_slash: match raw.encoded_slash {
                     None | Some(RawEncodedSlash::Reject) => EncodedSlash::Reject,
                     Some(RawEncodedSlash::Keep) => EncodedSlash::Keep,
                 },
                 timeouts,
                 limits,
+                http2: http2.unwrap_or_default(),
             };
             self.reading.config.listeners.insert(name, spec);
         }
     }
 
-    fn tls(&mut self, raw: &RawTls) -> TlsSpec {
+    fn proxy_protocol(&mut self, raw: &RawListener) -> Option<ProxyProtocolSpec> {
+        let from = raw.proxy_protocol_from.as_deref().unwrap_or_default();
+        let networks = self.networks(from);
+        let mode = raw.proxy_protocol.as_ref();
+        let is_required = match mode.map(|mode| **mode) {
+            None | Some(RawProxyProtocol::Off) => return None,
+            Some(RawProxyProtocol::Optional) => false,
+            Some(RawProxyProtocol::Required) => true,
+        };
+        if from.is_empty() {
+            self.error_with_help(
+                mode.map_or(0..0, At::span),
+                "nobody may send a header of the PROXY protocol".to_owned(),
+                "list the load balancers: proxy-protocol-from = [\"10.0.0.0/8\"]",
+            );
+        }
+        Some(ProxyProtocolSpec {
+            is_required,
+            from: TrustedProxies::new(networks),
+        })
+    }
+
+    fn client_auth(&mut self, entries: &[At<RawClientAuth>], at: &str) -> Vec<ClientAuthSpec> {
+        let mut specs: Vec<ClientAuthSpec> = Vec::with_capacity(entries.len());
+        for (index, raw) in entries.iter().enumerate() {
+            let mut hosts = Vec::with_capacity(raw.hosts.len());
+            for text in &raw.hosts {
+                let Some(host) = self.text(text, "host name", Hostname::parse) else {
+                    continue;
+                };
+                if specs.iter().any(|spec| spec.hosts.contains(&host)) || hosts.contains(&host) {
+                    let message = format!("the host '{host}' is listed twice");
+                    self.error(text.span(), message);
+                }
+                hosts.push(host);
+            }
+            if raw.hosts.is_empty() && specs.iter().any(|spec| spec.hosts.is_empty()) {
+                let message = "only one entry can be for all other hosts".to_owned();
+                self.error_with_help(raw.span(), message, "name its hosts: hosts = [...]");
+            }
+            self.place(format!("{at}.tls.client-auth.{index}"), raw.ca_file.span());
+            specs.push(ClientAuthSpec {
+                hosts,
+                ca_file: self.file(&raw.ca_file),
+                is_required: match raw.mode {
+                    None | Some(RawClientAuthMode::Required) => true,
+                    Some(RawClientAuthMode::Optional) => false,
+                },
+            });
+        }
+        specs
+    }
+
+    fn tls(&mut self, raw: &RawTls, at: &str) -> TlsSpec {
+        let client_auth = self.client_auth(&raw.client_auth, at);
         let certificates = raw.certificates.iter().flatten();
         TlsSpec {
             min_version: match raw.min_version {
@@ -180,16 +246,8 @@ impl FileReader<'_> {
                 .default_certificate
                 .as_ref()
                 .and_then(|text| self.reference(Kind::Certificate, text, CertificateName::parse)),
+            client_auth,
         }
-    }
-
-    pub(super) fn policy(&mut self, name: &str, raw: &RawPolicy) {
-        let at = format!("policies.{name}");
-        let spec = HeadersSpec {
-            request: self.header_edits(raw.request_headers.as_ref()),
-            response: self.header_edits(raw.response_headers.as_ref()),
-        };
-        self.policy_spec(&at, name, PolicySpec::Headers(spec));
     }
 
     pub(super) fn policy_spec(&mut self, at: &str, name: &str, spec: PolicySpec) {
@@ -228,7 +286,7 @@ impl FileReader<'_> {
         }
     }
 
-    fn field_name(&mut self, text: &At<String>) -> Option<HeaderName> {
+    pub(super) fn field_name(&mut self, text: &At<String>) -> Option<HeaderName> {
         let name = self.text(text, "field name", |text| {
             HeaderName::from_bytes(text.as_bytes()).map_err(|_| "it is no token")
         })?;
@@ -304,7 +362,7 @@ fn parse_addr(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "write an IP address and a port, as in 127.0.0.1:8080 or [::]:8080")
 }
 
-fn parse_network(text: &str) -> Result<IpNet, &'static str> {
+pub(super) fn parse_network(text: &str) -> Result<IpNet, &'static str> {
     let network: IpNet = match text.parse::<IpAddr>() {
         Ok(addr) => addr.into(),
         Err(_) => text

@@ -82,7 +82,7 @@ impl FileReader<'_> {
         self.policy_spec(&at, name, PolicySpec::Plugin(spec));
     }
 
-    fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
+    pub(super) fn on_error(&mut self, raw: &At<RawOnError>) -> Option<OnError> {
         let found = match &**raw {
             RawOnError::Word(word) => match word.as_str() {
                 "deny" => return Some(OnError::Deny),

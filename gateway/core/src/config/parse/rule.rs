@@ -273,6 +273,23 @@ impl FileReader<'_> {
     }
 
     fn redirect(&mut self, rule: &RawRule, raw: &At<RawRedirect>) -> Option<ActionSpec> {
+        let path = self.replacement(raw.path.as_ref(), raw.prefix.as_ref(), raw.span());
+        if let Some(RewriteSpec::Prefix(_)) = path {
+            let matched = rule.path.as_ref();
+            if matched.is_some_and(|path| path.prefix.is_none()) {
+                self.needs_prefix(&PathMatch::Exact(String::new()), raw.span());
+            }
+        }
+        let spec = self.redirect_spec(raw, path, raw.span());
+        Some(ActionSpec::Redirect(spec))
+    }
+
+    pub(super) fn redirect_spec(
+        &mut self,
+        raw: &RawRedirect,
+        path: Option<RewriteSpec>,
+        span: Range<usize>,
+    ) -> RedirectSpec {
         let status = match &raw.status {
             Some(status) => {
                 let known = u16::try_from(**status).unwrap_or_default();
@@ -297,13 +314,6 @@ impl FileReader<'_> {
             let port = self.number(port, "a port", 1..=65535);
             u16::try_from(port).unwrap_or_default()
         });
-        let path = self.replacement(raw.path.as_ref(), raw.prefix.as_ref(), raw.span());
-        if let Some(RewriteSpec::Prefix(_)) = path {
-            let matched = rule.path.as_ref();
-            if matched.is_some_and(|path| path.prefix.is_none()) {
-                self.needs_prefix(&PathMatch::Exact(String::new()), raw.span());
-            }
-        }
         let spec = RedirectSpec {
             status,
             scheme: raw.scheme.map(|scheme| match scheme {
@@ -320,9 +330,9 @@ impl FileReader<'_> {
             && spec.path.is_none();
         if is_loop {
             let message = "a redirect changes scheme, host, port or path".to_owned();
-            self.error(raw.span(), message);
+            self.error(span, message);
         }
-        Some(ActionSpec::Redirect(spec))
+        spec
     }
 
     fn respond(&mut self, raw: &At<RawRespond>) -> Option<ActionSpec> {
@@ -348,7 +358,7 @@ impl FileReader<'_> {
         self.replacement(raw.path.as_ref(), raw.prefix.as_ref(), raw.span())
     }
 
-    fn replacement(
+    pub(super) fn replacement(
         &mut self,
         path: Option<&At<String>>,
         prefix: Option<&At<String>>,
@@ -370,7 +380,7 @@ impl FileReader<'_> {
     }
 }
 
-fn parse_method(text: &str) -> Result<Method, &'static str> {
+pub(super) fn parse_method(text: &str) -> Result<Method, &'static str> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| "it is no token")?;
     if text.chars().any(|c| c.is_ascii_lowercase()) {
         return Err("methods are written in upper case");

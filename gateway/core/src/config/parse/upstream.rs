@@ -18,7 +18,7 @@ use super::raw::RawEjection;
 use super::raw::RawEndpoint;
 use super::raw::RawHealthCheck;
 use super::raw::RawProtocol;
-use super::raw::RawProxyProtocol;
+use super::raw::RawProxyVersion;
 use super::raw::RawRetries;
 use super::raw::RawSameSite;
 use super::raw::RawSticky;
@@ -100,8 +100,8 @@ impl FileReader<'_> {
             host: self.host(raw.host.as_ref()),
             tls: raw.tls.as_ref().map(|raw| self.upstream_tls(&at, raw)),
             proxy_protocol: raw.proxy_protocol.as_ref().map(|version| match **version {
-                RawProxyProtocol::V1 => ProxyProtocol::V1,
-                RawProxyProtocol::V2 => ProxyProtocol::V2,
+                RawProxyVersion::V1 => ProxyProtocol::V1,
+                RawProxyVersion::V2 => ProxyProtocol::V2,
             }),
             limits: self.upstream_limits(raw.limits.as_ref()),
             retries: self.retries(raw.retries.as_ref(), &timeouts),

@@ -39,7 +39,7 @@ pub(in crate::config) struct RawUpstream {
     pub tls: Option<RawUpstreamTls>,
     /// Tells endpoints the client's address before anything else. Each request then has a
     /// connection of its own. Not for "http2". Default: off.
-    pub proxy_protocol: Option<At<RawProxyProtocol>>,
+    pub proxy_protocol: Option<At<RawProxyVersion>>,
     pub timeouts: Option<RawUpstreamTimeouts>,
     /// Unused connections kept by one worker for one endpoint. Default: 128.
     pub idle_connections: Option<At<i64>>,
@@ -144,7 +144,7 @@ pub(in crate::config) enum RawProtocol {
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(in crate::config) enum RawProxyProtocol {
+pub(in crate::config) enum RawProxyVersion {
     V1,
     V2,
 }

@@ -3,15 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Response;
-use hyper::body::Incoming;
 use postern_core::retry::Fault;
 
 use super::Answered;
-use crate::body::BodyError;
 use crate::body::Kept;
 use crate::body::RequestBody;
 use crate::error::ProxyError;
+use crate::error::Side;
+use crate::error::request_body_error;
 use crate::upstream::Lease;
 use crate::upstream::Sender;
 
@@ -88,12 +87,7 @@ impl Failed {
         })
     }
 
-    pub(super) fn by_status(
-        response: Response<Incoming>,
-        sender: Sender,
-        body: Rest,
-        lease: &Lease,
-    ) -> Box<Self> {
+    pub(super) fn by_status(answer: Answered, body: Rest, lease: &Lease) -> Box<Self> {
         Box::new(Self {
             fault: Fault::Status,
             // Never seen: the answer is there.
@@ -102,7 +96,7 @@ impl Failed {
             },
             body,
             sender: None,
-            answer: Some((response, sender)),
+            answer: Some(answer),
         })
     }
 
@@ -160,14 +154,10 @@ impl Failed {
             Fault::Unsent | Fault::GoneAway | Fault::Refused | Fault::Status => false,
             Fault::Reset { was_reused } => !was_reused,
             Fault::Connect | Fault::Slow => true,
-            Fault::Final => !matches!(
-                self.error,
-                ProxyError::RequestBody
-                    | ProxyError::BodyPlugin { .. }
-                    | ProxyError::Aborted { .. }
-                    | ProxyError::Overloaded { .. }
-                    | ProxyError::NoSockets { .. }
-            ),
+            Fault::Final => {
+                self.error.side() == Side::Upstream
+                    && !matches!(self.error, ProxyError::Overloaded { .. })
+            }
         };
         if is_at_fault {
             lease.failed();
@@ -198,30 +188,4 @@ fn h2_fault(error: &hyper::Error) -> Fault {
     } else {
         Fault::Final
     }
-}
-
-/// What the request's body failed with, if it was that and not the endpoint.
-fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<BodyError>() {
-            return Some(match error {
-                BodyError::Idle | BodyError::Cut(_) => ProxyError::RequestBody,
-                BodyError::Plugin {
-                    plugin,
-                    status,
-                    reason,
-                } => ProxyError::BodyPlugin {
-                    plugin: plugin.clone(),
-                    status: *status,
-                    reason,
-                },
-                BodyError::Aborted { plugin } => ProxyError::Aborted {
-                    plugin: plugin.clone(),
-                },
-            });
-        }
-        cause = error.source();
-    }
-    None
 }
