@@ -1,10 +1,11 @@
 # make run     a gateway with a plugin and two upstreams on this machine, to try it out
 # make test    everything that has to hold
+# make fuzz    each fuzz target for TIME seconds (60)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny \
+.PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
 	soak-plugins-short exhaustion test-languages bindings bench bench-micro clean
 
@@ -96,6 +97,13 @@ soak-plugins: build
 
 soak-plugins-short: build
 	$(TARGET)/debug/plugins-under-load --replacements 10 --reloads 20 --plugins 5
+
+# Each target for so many seconds; their inputs also run, without a fuzzer, in `make test`.
+TIME ?= 60
+
+fuzz:
+	tests/fuzz/setup.sh
+	tests/fuzz/run.sh $(TIME)
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

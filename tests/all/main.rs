@@ -9,6 +9,7 @@ mod drain;
 mod foreign;
 mod forwarding;
 mod framing;
+mod fuzz;
 mod grpc;
 mod health;
 mod http2;

@@ -11,6 +11,7 @@
 pub mod certs;
 pub mod client;
 pub mod exhaustion;
+pub mod fuzz;
 pub mod gateway;
 pub mod languages;
 pub mod plugin_load;

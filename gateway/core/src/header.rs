@@ -6,6 +6,8 @@
 //! that the operator lists, and are otherwise replaced by what the gateway saw itself.
 
 use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -235,19 +237,15 @@ impl TrustedProxies {
     }
 }
 
+/// An address, or one with a port; an IPv6 address may stand in brackets (RFC 7239, 6).
 fn parse_forwarded_addr(text: &str) -> Option<IpAddr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-        .map_or(text, |(addr, _)| addr);
-    bare.parse()
-        .ok()
-        .or_else(|| {
-            text.parse::<std::net::SocketAddr>()
-                .ok()
-                .map(|addr| addr.ip())
-        })
-        .map(|addr: IpAddr| addr.to_canonical())
+    let in_brackets = || {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        inner.parse::<Ipv6Addr>().ok().map(IpAddr::V6)
+    };
+    let with_port = || text.parse::<SocketAddr>().ok().map(|addr| addr.ip());
+    let addr = text.parse().ok().or_else(with_port).or_else(in_brackets);
+    addr.map(|addr: IpAddr| addr.to_canonical())
 }
 
 /// What the gateway itself saw of the peer, as field values that are made once a connection.
@@ -308,6 +306,9 @@ impl PeerFields {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -362,8 +363,10 @@ mod tests {
     fn the_client_is_the_rightmost_untrusted_address() {
         let trusted = TrustedProxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
         let peer = "10.0.0.1".parse().unwrap();
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 9] = [
             (&[], "10.0.0.1"),
+            (&["203.0.113.7, [2001:db8::1]x"], "10.0.0.1"),
+            (&["[2001:db8::1]"], "2001:db8::1"),
             (&["203.0.113.7"], "203.0.113.7"),
             (&["6.6.6.6, 203.0.113.7, 10.9.9.9"], "203.0.113.7"),
             (&["6.6.6.6, nonsense, 10.9.9.9"], "10.9.9.9"),

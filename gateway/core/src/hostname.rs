@@ -99,7 +99,7 @@ impl Authority {
     pub fn parse(value: &HeaderValue) -> Result<Self, HostnameError> {
         let text = value.to_str().map_err(|_| HostnameError::Character)?;
         let (host, port) = split_port(text)?;
-        if is_canonical(host) {
+        if is_canonical(host) && is_canonical_port(&text[host.len()..]) {
             return Ok(Self {
                 host_len: host.len(),
                 port,
@@ -206,6 +206,12 @@ fn is_canonical(host: &str) -> bool {
     last != b'-' && last != b'.'
 }
 
+/// Whether what follows the host is nothing, or a port as a number is written. `a.test:` and
+/// `a.test:080` are second spellings, which a cache behind the gateway could take for other hosts.
+fn is_canonical_port(text: &str) -> bool {
+    text.is_empty() || (text.len() > 1 && !text.starts_with(":0"))
+}
+
 fn canonical_host(text: &str) -> Result<String, HostnameError> {
     if let Some(inner) = text.strip_prefix('[') {
         let inner = inner.strip_suffix(']').ok_or(HostnameError::Ipv6)?;
@@ -256,6 +262,7 @@ mod tests {
             ("A.TEST.", "a.test", None),
             ("a.test:8443", "a.test", Some(8443)),
             ("a.test:", "a.test", None),
+            ("a.test:0080", "a.test", Some(80)),
             ("my_app", "my_app", None),
             ("127.0.0.1:80", "127.0.0.1", Some(80)),
             ("[2001:DB8:0::1]:443", "[2001:db8::1]", Some(443)),
@@ -263,6 +270,8 @@ mod tests {
         for (text, host, port) in cases {
             let got = authority(text).unwrap();
             assert_eq!((got.host(), got.port()), (host, port), "{text}");
+            let value = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+            assert_eq!(got.as_str(), value, "{text}");
         }
     }
 

@@ -7,7 +7,8 @@
 //!   (RFC 3986, 6.2.2);
 //! - `.` and `..` segments and doubled slashes are resolved;
 //! - what an upstream could read as another path is refused: an encoded slash, backslash or NUL,
-//!   a malformed escape, a `..` that climbs above the root or carries a `;` parameter.
+//!   a malformed escape, a `..` that climbs above the root, or one with something behind it that
+//!   an upstream may cut off: a `;` parameter, or an encoded `;`, `?` or `#`.
 //!
 //! The query is passed on as it came, once it is known to hold no byte that may not stand there.
 
@@ -250,13 +251,7 @@ fn normalise(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathErro
     let mut segments = decoded.split('/').skip(1).peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
-        let (name, has_parameter) = match segment.split_once(';') {
-            Some((name, _)) => (name, true),
-            None => (segment, false),
-        };
-        match name {
-            // Some servers drop `;...` before they resolve dots, others do not.
-            "." | ".." if has_parameter => return Err(PathError::Climbs),
+        match segment {
             ".." => {
                 let parent = out.rfind('/').ok_or(PathError::Climbs)?;
                 out.truncate(parent);
@@ -264,11 +259,12 @@ fn normalise(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathErro
                     out.push('/');
                 }
             }
-            "." | "" if !has_parameter => {
+            "." | "" => {
                 if is_last {
                     out.push('/');
                 }
             }
+            _ if is_cut_to_dots(segment) => return Err(PathError::Climbs),
             _ => {
                 out.push('/');
                 out.push_str(segment);
@@ -276,6 +272,18 @@ fn normalise(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathErro
         }
     }
     Ok(out)
+}
+
+/// Whether the segment is `.` or `..` to a server that cuts off parameters, a query or a fragment,
+/// some after they have decoded the path, before it resolves dots.
+fn is_cut_to_dots(segment: &str) -> bool {
+    let Some(rest) = segment.strip_prefix('.') else {
+        return false;
+    };
+    let rest = rest.strip_prefix('.').unwrap_or(rest);
+    [";", "%3B", "%3F", "%23"]
+        .iter()
+        .any(|cut| rest.starts_with(cut))
 }
 
 fn decode_unreserved(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathError> {
@@ -325,6 +333,9 @@ fn push_escape(out: &mut String, byte: u8) {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -356,6 +367,7 @@ mod tests {
             ("/a;v=1/b", "/a;v=1/b"),
             ("/%e4%f6", "/%E4%F6"),
             ("/a%3Bb", "/a%3Bb"),
+            ("/...%3B", "/...%3B"),
             ("/ä", "/%C3%A4"),
             ("//", "/"),
         ];
@@ -380,6 +392,9 @@ mod tests {
             ("/a/../../etc/passwd", E::Climbs),
             ("/public/..;/admin", E::Climbs),
             ("/a/.;x/b", E::Climbs),
+            ("/public/..%3b/admin", E::Climbs),
+            ("/public/%2e%2E%3fx", E::Climbs),
+            ("/public/..%23", E::Climbs),
             ("/a#b", E::Character),
             ("/a b", E::Character),
             ("a", E::NotAbsolute),

@@ -413,6 +413,23 @@ impl Fields<'_> {
     }
 }
 
+/// A line of these values alone, for tests of other crates.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn line_of(format: AccessLogFormat, values: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut line = Vec::new();
+    let mut fields = Fields {
+        line: &mut line,
+        format,
+        is_first: true,
+    };
+    fields.begin();
+    for (name, value) in values {
+        fields.text(name, value);
+    }
+    fields.end();
+    line
+}
+
 /// Seconds since 1970.
 fn unix_seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH);
@@ -448,15 +465,7 @@ mod tests {
         ];
         for (value, text, json) in cases {
             for (format, want) in [(AccessLogFormat::Text, text), (AccessLogFormat::Json, json)] {
-                let mut line = Vec::new();
-                let mut fields = Fields {
-                    line: &mut line,
-                    format,
-                    is_first: true,
-                };
-                fields.begin();
-                fields.text("a", value);
-                fields.end();
+                let line = line_of(format, &[("a", value)]);
                 assert_eq!(String::from_utf8(line).unwrap(), want);
             }
         }

@@ -37,7 +37,7 @@ impl Counter {
         self.0.store(value.wrapping_add(count), Ordering::Relaxed);
     }
 
-    fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -8,17 +8,21 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use postern_core::config::AccessLogFormat;
 use postern_core::config::upstream::EndpointSpec;
 use tokio::io::DuplexStream;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::Snapshot;
+use crate::access_log;
 use crate::access_log::writer::LogWriter;
 use crate::callout;
 use crate::connection;
 use crate::connection::Accepted;
 use crate::connection::Opened;
 use crate::gateway::Phase;
+use crate::listener::Listener;
 use crate::listener::Permit;
 use crate::metrics::Metrics;
 use crate::overload::Overload;
@@ -86,10 +90,7 @@ impl MemoryWorker {
         let view = self.worker.view();
         let listener = view.snapshot.listeners.first();
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
-        let limit = listener.spec.limits.connections;
-        let limits = &view.snapshot.config.limits;
-        let permit = Permit::acquire(&listener.socket, limit, &self.worker.overload, limits);
-        let permit = permit.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let permit = self.permit(&listener)?;
         let peer = (Ipv4Addr::LOCALHOST, 1).into();
         let accepted = Accepted::new(&self.worker, &listener, peer, permit);
         let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
@@ -102,4 +103,45 @@ impl MemoryWorker {
         tokio::task::spawn_local(connection::serve_opened(worker, listener, accepted, opened));
         Ok(ours)
     }
+
+    /// Serves a client's connection over a socket to the listener of this name, from its first
+    /// byte on: with what stands in front of HTTP.
+    pub fn accept(&self, listener: &str, stream: TcpStream) -> io::Result<()> {
+        let view = self.worker.view();
+        let mut listeners = view.snapshot.listeners.iter();
+        let listener = listeners.find(|other| other.name.as_str() == listener);
+        let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
+        let permit = self.permit(&listener)?;
+        let peer = stream.peer_addr()?;
+        let worker = Rc::clone(&self.worker);
+        tokio::task::spawn_local(connection::serve(worker, listener, stream, peer, permit));
+        Ok(())
+    }
+
+    fn permit(&self, listener: &Listener) -> io::Result<Permit> {
+        let limit = listener.spec.limits.connections;
+        let limits = &self.worker.view().snapshot.config.limits;
+        let permit = Permit::acquire(&listener.socket, limit, &self.worker.overload, limits);
+        permit.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+    }
+
+    /// Connections of clients that are open.
+    pub fn connections(&self) -> usize {
+        self.worker.connections.count()
+    }
+
+    /// Connections that a panic has ended.
+    pub fn panics(&self) -> u64 {
+        self.worker.stats.panics.value()
+    }
+}
+
+/// A line of the access log that holds these values, in JSON or as text.
+pub fn access_line(is_json: bool, values: &[(&str, &[u8])]) -> Vec<u8> {
+    let format = if is_json {
+        AccessLogFormat::Json
+    } else {
+        AccessLogFormat::Text
+    };
+    access_log::line_of(format, values)
 }

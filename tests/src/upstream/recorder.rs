@@ -127,14 +127,18 @@ fn record(seen: &Mutex<Seen>, index: &mut Option<usize>, request: Recorded) {
     }
 }
 
-enum Parsed {
+/// What the bytes of a connection begin with.
+pub enum Parsed {
+    /// No whole head yet.
     Nothing,
     /// The head is there.
     Partial(Recorded),
+    /// A request of so many bytes.
     Complete(Recorded, usize),
 }
 
-fn parse(bytes: &[u8]) -> Result<Parsed, String> {
+/// Reads one request as strictly as the standard allows; an error says what is no request.
+pub fn parse(bytes: &[u8]) -> Result<Parsed, String> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         return Ok(Parsed::Nothing);
     };

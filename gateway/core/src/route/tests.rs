@@ -12,6 +12,8 @@ use crate::hostname::Authority;
 use crate::path::EncodedSlash;
 use crate::path::RequestPath;
 
+mod properties;
+
 fn routes(text: &str) -> Vec<RouteSpec> {
     let text = format!("upstreams.u.endpoints = ['127.0.0.1:1']\n{text}");
     let source = ConfigText {

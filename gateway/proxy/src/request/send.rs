@@ -311,6 +311,11 @@ pub(super) fn upstream_request(
     let uri = match lease.upstream().spec.protocol {
         UpstreamProtocol::Http1 => {
             headers.insert(header::HOST, host.clone());
+            if !body.is_end_stream() && body.size_hint().exact().is_none() {
+                // Of a GET, hyper would otherwise send the head alone and drop the body.
+                let chunked = HeaderValue::from_static("chunked");
+                headers.insert(header::TRANSFER_ENCODING, chunked);
+            }
             if is_upgrade {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -66,6 +66,18 @@ pub(super) fn lengths() -> Vec<Case> {
             get("Content-Length: 5\r\n\r\nhello"),
             RefuseOrBody(b"hello"),
         ),
+        case(
+            "A21",
+            "GET with a chunked body",
+            get(&format!("{TE}\r\n{CHUNKS}")),
+            Body(b"hello"),
+        ),
+        case(
+            "A22",
+            "GET with a body that is no chunk",
+            get(&format!("{TE}\r\n10000000000000005\r\nhello\r\n0\r\n\r\n")),
+            Truncate,
+        ),
     ]
 }
 
