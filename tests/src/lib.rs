@@ -13,6 +13,7 @@ pub mod client;
 pub mod exhaustion;
 pub mod gateway;
 pub mod languages;
+pub mod plugin_faults;
 pub mod plugin_load;
 pub mod process;
 pub mod registry;
