@@ -33,7 +33,6 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::interim::Counted;
 use super::io::Io;
 use super::io::Received;
 use crate::body::Progress;
@@ -70,10 +69,10 @@ struct Driver {
 }
 
 impl Http1 {
-    pub(super) async fn handshake(stream: Io) -> hyper::Result<Self> {
+    pub(super) async fn handshake(mut stream: Io) -> hyper::Result<Self> {
         let received = stream.received();
         let is_next = Arc::<AtomicBool>::default();
-        let stream = Counted::new(stream, Arc::clone(&is_next));
+        stream.bound_interim(Arc::clone(&is_next));
         let (sender, connection) = http1::Builder::new()
             .max_headers(MAX_RESPONSE_FIELDS)
             .max_header_size(MAX_RESPONSE_HEAD)

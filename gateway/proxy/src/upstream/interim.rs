@@ -1,21 +1,12 @@
-//! The bytes of an HTTP/1 connection to an endpoint, and how many interim responses are in them.
+//! How many interim responses are in the bytes of an HTTP/1 connection to an endpoint.
 //!
 //! The HTTP implementation reads past interim responses for as long as there are some. Here they
 //! are counted before it sees them: one comparison for a response that is none.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::task::Context;
-use std::task::Poll;
-
-use tokio::io::AsyncRead;
-use tokio::io::AsyncWrite;
-use tokio::io::ReadBuf;
-
-use super::io::Io;
 
 /// Interim responses (1xx) before a response. More than a hint or two is no use to anybody.
 const MAX_INTERIM: u32 = 16;
@@ -25,20 +16,28 @@ const MAX_INTERIM: u32 = 16;
 struct TooMany;
 
 /// Looks at what begins each response.
-pub(super) struct Counted {
-    stream: Io,
+pub(super) struct Interim {
     /// A request was sent whose response has not been looked at.
     is_next: Arc<AtomicBool>,
     count: Count,
 }
 
-impl Counted {
-    pub(super) fn new(stream: Io, is_next: Arc<AtomicBool>) -> Self {
+impl Interim {
+    pub(super) fn new(is_next: Arc<AtomicBool>) -> Self {
         Self {
-            stream,
             is_next,
             count: Count::default(),
         }
+    }
+
+    /// The next bytes of the connection. An error if there are too many interim responses in them.
+    #[inline]
+    pub(super) fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_next.load(Ordering::Relaxed) {
+            self.is_next.store(false, Ordering::Relaxed);
+            self.count.begin();
+        }
+        self.count.feed(bytes).map_err(io::Error::other)
     }
 }
 
@@ -99,60 +98,6 @@ impl Count {
             };
         }
         Ok(())
-    }
-}
-
-impl AsyncRead for Counted {
-    #[inline]
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        if this.is_next.load(Ordering::Relaxed) {
-            this.is_next.store(false, Ordering::Relaxed);
-            this.count.begin();
-        }
-        if let Err(error) = this.count.feed(&buffer.filled()[before..]) {
-            return Poll::Ready(Err(io::Error::other(error)));
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    #[inline]
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    #[inline]
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    #[inline]
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Context;
@@ -14,6 +15,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 
 use super::endpoint::Endpoint;
+use super::interim::Interim;
 use crate::stream::Stream;
 
 /// A connection to an endpoint, as counted among all workers' connections to it.
@@ -53,6 +55,8 @@ impl Received {
 pub(super) struct Io {
     stream: Stream,
     received: Received,
+    /// Of HTTP/1.
+    interim: Option<Interim>,
     _open: Open,
 }
 
@@ -61,8 +65,15 @@ impl Io {
         Self {
             stream,
             received: Received::default(),
+            interim: None,
             _open: open,
         }
+    }
+
+    /// Fails once there are too many interim responses before a response. `is_next` is set when a
+    /// request is sent.
+    pub(super) fn bound_interim(&mut self, is_next: Arc<AtomicBool>) {
+        self.interim = Some(Interim::new(is_next));
     }
 
     pub(super) fn received(&self) -> Received {
@@ -80,10 +91,13 @@ impl AsyncRead for Io {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let read = (buffer.filled().len() - before) as u64;
+        let read = &buffer.filled()[before..];
         // One reader: no read-modify-write is needed.
         let received = &this.received.0;
-        received.store(received.load(Relaxed) + read, Relaxed);
+        received.store(received.load(Relaxed) + read.len() as u64, Relaxed);
+        if let Some(interim) = &mut this.interim {
+            interim.see(read)?;
+        }
         polled
     }
 }
