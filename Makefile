@@ -7,7 +7,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
-	soak-plugins-short exhaustion test-languages bindings bench bench-micro clean
+	soak-plugins-short soak-faults soak-faults-short exhaustion test-languages bindings \
+	bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
 export CARGO_INCREMENTAL := 0
@@ -49,7 +50,8 @@ test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p headers
 	$(CARGO) test --locked -p postern-plugin
-	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short soak-plugins-short
+	$(MAKE) doc deny test-languages soak-reload-short soak-takeover-short soak-plugins-short \
+		soak-faults-short
 
 fmt:
 	$(CARGO) fmt --all --check
@@ -104,6 +106,15 @@ TIME ?= 60
 fuzz:
 	tests/fuzz/setup.sh
 	tests/fuzz/run.sh $(TIME)
+
+# Plugins that trap and loop under load, and what other requests see of it. The figures of the
+# second part are those of the program as it is used, on a machine that does nothing else.
+soak-faults: build release
+	$(TARGET)/debug/plugin-faults-under-load --gateway $(TARGET)/release/postern
+
+# Traps alone: how long others wait is no matter for a debug build beside other work.
+soak-faults-short: build
+	$(TARGET)/debug/plugin-faults-under-load --traps 100 --loop-seconds 0
 
 # Beside nginx, HAProxy, Envoy and Caddy: see tests/bench/README.md.
 bench: release guests

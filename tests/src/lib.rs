@@ -14,6 +14,7 @@ pub mod exhaustion;
 pub mod fuzz;
 pub mod gateway;
 pub mod languages;
+pub mod plugin_faults;
 pub mod plugin_load;
 pub mod process;
 pub mod registry;

@@ -24,16 +24,17 @@ const PROBE: Duration = Duration::from_millis(10);
 /// A running gateway with a listener `http`.
 pub struct Served {
     config: PathBuf,
+    workers: u32,
     pub http: SocketAddr,
     pub admin: SocketAddr,
     pub program: Program,
 }
 
 /// Addresses and log settings, before what a test declares.
-fn head(dir: &Path, http: SocketAddr, admin: SocketAddr) -> String {
+fn head(dir: &Path, workers: u32, http: SocketAddr, admin: SocketAddr) -> String {
     let cache = dir.join("cache");
     format!(
-        "runtime = {{ workers = 1, cache-dir = \"{}\" }}\naccess-log.format = \"off\"\n\
+        "runtime = {{ workers = {workers}, cache-dir = \"{}\" }}\naccess-log.format = \"off\"\n\
          admin.bind = \"{admin}\"\nlisteners.http.bind = \"{http}\"\n",
         cache.display()
     )
@@ -43,16 +44,21 @@ impl Served {
     /// Starts it on `postern.toml` in this folder, which gets this text behind a head of four lines,
     /// and waits until it is ready. Its cache is in the folder too.
     pub async fn start(dir: &Path, config: &str) -> Self {
+        Self::start_program(&process::postern().unwrap(), 1, dir, config).await
+    }
+
+    /// The same with a program of the caller's, and so many workers.
+    pub async fn start_program(postern: &Path, workers: u32, dir: &Path, config: &str) -> Self {
         let (http, admin) = (process::free_addr(), process::free_addr());
         let path = dir.join("postern.toml");
-        std::fs::write(&path, head(dir, http, admin) + config).unwrap();
+        std::fs::write(&path, head(dir, workers, http, admin) + config).unwrap();
         let text = path.display().to_string();
         let arguments = ["run", "--config", &text, "--accept-for", "0s"];
-        let postern = process::postern().unwrap();
-        let mut program = Program::start(&postern, &arguments, false).unwrap();
+        let mut program = Program::start(postern, &arguments, false).unwrap();
         program.ready(admin, PATIENCE).await.unwrap();
         Self {
             config: path,
+            workers,
             http,
             admin,
             program,
@@ -63,7 +69,11 @@ impl Served {
     pub fn configure(&self, config: &str) {
         let dir = self.config.parent().unwrap();
         let next = dir.join("postern.toml.next");
-        std::fs::write(&next, head(dir, self.http, self.admin) + config).unwrap();
+        std::fs::write(
+            &next,
+            head(dir, self.workers, self.http, self.admin) + config,
+        )
+        .unwrap();
         std::fs::rename(next, &self.config).unwrap();
     }
 
@@ -97,14 +107,23 @@ impl Served {
 
     /// A figure of `/metrics`, by its name with labels.
     pub async fn metric(&self, name: &str) -> u64 {
+        let page = self.metrics().await;
+        Self::find(&page, name).unwrap_or_else(|| panic!("no {name} in:\n{page}"))
+    }
+
+    /// The page of all figures.
+    pub async fn metrics(&self) -> String {
         let mut client = Client::http1(self.admin).await;
         let mut request = client.request("GET", "localhost", "/metrics");
         let host = self.admin.to_string().parse().unwrap();
         request.headers_mut().insert(header::HOST, host);
-        let text = client.send(request).await.unwrap().text();
-        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
-        let value = values.find_map(|rest| rest.strip_prefix(' ')?.parse().ok());
-        value.unwrap_or_else(|| panic!("no {name} in:\n{text}"))
+        client.send(request).await.unwrap().text()
+    }
+
+    /// A whole figure of the page, by its name with labels.
+    pub fn find(page: &str, name: &str) -> Option<u64> {
+        let mut values = page.lines().filter_map(|line| line.strip_prefix(name));
+        values.find_map(|rest| rest.strip_prefix(' ')?.parse().ok())
     }
 
     /// Asks it to end, and waits until it has.
