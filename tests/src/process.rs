@@ -1,12 +1,16 @@
 //! The built program as a child process: started, watched, ended.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process;
 use std::process::ExitStatus;
 use std::process::Stdio;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncBufReadExt as _;
@@ -23,6 +27,10 @@ use crate::client::Client;
 
 /// How often a process that is starting is asked whether it is ready.
 const POLL: Duration = Duration::from_millis(20);
+
+/// Ports below those of the kernel's choice.
+const FIRST_PORT: u16 = 15_000;
+const PORTS: u16 = 15_000;
 
 /// A running program and what it has printed. Killed when dropped.
 pub struct Program {
@@ -169,8 +177,17 @@ pub fn postern() -> Result<PathBuf, String> {
     ))
 }
 
-/// A loopback address that was free a moment ago, for a program that cannot be told "any port".
+/// A loopback address that was free a moment ago, for a program that cannot be told "any port". Not
+/// one of those that the kernel picks for programs that can.
 pub fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = process::id() as u16 % PORTS;
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST_PORT + first.wrapping_add(next) % PORTS;
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
 }

@@ -381,10 +381,9 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn a_successor_takes_over_without_a_refused_connection() {
-    let [http, admin] = [(), ()].map(|()| {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        socket.local_addr().unwrap()
-    });
+    // Not from the range that the kernel picks the ports of other tests from.
+    let mut free = (15_000..30_000).filter(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    let [http, admin] = [(), ()].map(|()| SocketAddr::from(([127, 0, 0, 1], free.next().unwrap())));
     let answering = |body: &str| {
         let text = answering(body).replacen("127.0.0.1:0", &admin.to_string(), 1);
         text.replacen("127.0.0.1:0", &http.to_string(), 1)

@@ -113,11 +113,16 @@ pub fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    // Asked for any port, the kernel would pick one that another socket with this option has.
+    let is_any_port = addr.port() == 0;
+    socket.set_reuse_port(!is_any_port)?;
     // Accepted sockets inherit this: one system call a listener instead of one a connection.
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
+    if is_any_port {
+        socket.set_reuse_port(true)?;
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
