@@ -241,8 +241,10 @@ async fn ask(addr: SocketAddr, idle: Arc<Mutex<Vec<Client>>>) -> Option<Duration
     let started = Instant::now();
     let reply = timeout(PATIENCE, client.send(request)).await.ok()?.ok()?;
     let took = started.elapsed();
-    idle.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(client);
+    // A connection carries so many requests and no more.
+    if reply.header("connection") != "close" {
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(client);
+    }
     (reply.status == 200).then_some(took)
 }

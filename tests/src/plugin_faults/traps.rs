@@ -220,6 +220,14 @@ async fn client(addr: SocketAddr, next: Arc<AtomicU64>, requests: u64, end: Inst
         let mark = HeaderValue::from(number);
         request.headers_mut().insert("x-number", mark);
         let answer = timeout(PATIENCE, client.send(request)).await;
+        let is_last = match &answer {
+            // A connection carries so many requests and no more.
+            Ok(Ok(reply)) => reply.header("connection") == "close",
+            _ => true,
+        };
+        if is_last {
+            client = Client::http1(addr).await;
+        }
         let problem = match (&answer, trap) {
             (Ok(Ok(reply)), Some(_)) if reply.status == 503 => {
                 outcome.trapped += 1;
@@ -238,7 +246,6 @@ async fn client(addr: SocketAddr, next: Arc<AtomicU64>, requests: u64, end: Inst
             trap.is_some(),
             format!("{method} number {number}: {problem}"),
         );
-        client = Client::http1(addr).await;
     }
     outcome
 }
