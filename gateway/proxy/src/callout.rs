@@ -123,7 +123,9 @@ async fn exchange(worker: &Worker, lease: Lease, callout: Callout) -> Result<Rep
     let upload = request.body().progress();
     let addresses = Addresses::NOBODY;
     let mut sender = lease.connection(addresses, clock).await.map_err(|error| {
-        lease.failed();
+        if error.blames_endpoint() {
+            lease.failed();
+        }
         not_sent(error)
     })?;
     let mut sent = sender.send(request, &upload).await;

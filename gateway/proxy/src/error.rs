@@ -256,6 +256,11 @@ impl ProxyError {
         }
     }
 
+    /// Whether it counts against the endpoint: our own limits and lack of sockets do not.
+    pub(crate) fn blames_endpoint(&self) -> bool {
+        self.side() == Side::Upstream && !matches!(self, Self::Overloaded { .. })
+    }
+
     pub(crate) fn side(&self) -> Side {
         match self {
             Self::Request(_)

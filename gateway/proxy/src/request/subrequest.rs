@@ -42,7 +42,9 @@ pub(crate) async fn subrequest(
     let (response, sender, timer) = match answered {
         Ok(answered) => answered,
         Err(error) => {
-            lease.failed();
+            if error.blames_endpoint() {
+                lease.failed();
+            }
             return Err(error);
         }
     };

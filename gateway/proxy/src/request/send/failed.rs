@@ -9,7 +9,6 @@ use super::Answered;
 use crate::body::Kept;
 use crate::body::RequestBody;
 use crate::error::ProxyError;
-use crate::error::Side;
 use crate::error::request_body_error;
 use crate::upstream::Lease;
 use crate::upstream::Sender;
@@ -154,10 +153,7 @@ impl Failed {
             Fault::Unsent | Fault::GoneAway | Fault::Refused | Fault::Status => false,
             Fault::Reset { was_reused } => !was_reused,
             Fault::Connect | Fault::Slow => true,
-            Fault::Final => {
-                self.error.side() == Side::Upstream
-                    && !matches!(self.error, ProxyError::Overloaded { .. })
-            }
+            Fault::Final => self.error.blames_endpoint(),
         };
         if is_at_fault {
             lease.failed();
