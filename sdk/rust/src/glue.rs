@@ -153,7 +153,8 @@ impl<P: Plugin> Slot<P> {
 fn acted(done: Result<Action, Fault>, status: u16) -> WitAction {
     match done {
         Err(fault) if fault.is_too_large() => {
-            log::info(&fault.to_string(), &[]);
+            // Of the sender's doing, so not for every log.
+            log::debug(&fault.to_string(), &[]);
             Action::Respond(Reply::new(status)).into()
         }
         done => insist(done).into(),
