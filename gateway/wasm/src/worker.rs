@@ -397,7 +397,7 @@ impl Lease<'_> {
         pooled.uses_left -= 1;
         let stats = &self.worker.stats;
         stats.note_memory(pooled.instance.memory());
-        stats.count_ticks(pooled.instance.take_ticks());
+        stats.count_cpu(pooled.instance.take_burned());
         if is_ok && pooled.uses_left > 0 && !pooled.instance.is_starved() {
             self.pooled = Some(pooled);
         }
