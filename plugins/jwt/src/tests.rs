@@ -448,3 +448,27 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
     }
     assert!(mock::configure::<Jwt>(&format!(r#"{{ {jwks}, "audience": false }}"#)).is_ok());
 }
+
+/// Tokens of the pieces that matter, from a fixed seed.
+#[test]
+fn no_token_panics() {
+    let good = good();
+    let parts: Vec<&str> = good.split('.').collect();
+    let pieces = [
+        parts[0], parts[1], parts[2], ".", "..", "=", "e30", "W10", "AA", "-_", "é", " ", "",
+    ];
+    let plugin = start(CONFIG);
+    mock::gateway(|gateway| gateway.verifies = false);
+    let mut state = 1_u64;
+    for _ in 0..5000 {
+        let mut token = String::new();
+        for _ in 0..5 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            token.push_str(pieces[(state >> 33) as usize % pieces.len()]);
+        }
+        let (action, _) = send(&plugin, "authorization", &format!("Bearer {token}"));
+        assert_ne!(action, Action::Next, "{token}");
+    }
+}

@@ -139,3 +139,31 @@ fn a_configuration_that_cannot_be_meant_is_refused() {
         assert!(refusal.contains(want), "{rules}: {refusal}");
     }
 }
+
+/// Paths of the pieces that matter, from a fixed seed.
+#[test]
+fn no_path_panics_and_every_path_stays_one() {
+    const PIECES: [&str; 12] = [
+        "/", "//", "a", "users", "?", "&", "=", "%2F", "{id}", "é", ".", "utm_x=1",
+    ];
+    let rules = r#"{ "rules": [
+        { "match": "/{a}/{b}/{rest*}", "to": "/{rest}/{a}?b={b}" },
+        { "match": "/users/{id}", "to": "/{id}" },
+        { "prefix": "/a", "with": "", "query": { "remove": ["utm_*"], "set": { "x": "1" } } },
+        { "query": { "drop": true } }
+    ] }"#;
+    let plugin = mock::configure::<Rewrite>(rules).unwrap();
+    let mut state = 1_u64;
+    for _ in 0..20_000 {
+        let mut path = "/".to_owned();
+        for _ in 0..6 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            path.push_str(PIECES[(state >> 33) as usize % PIECES.len()]);
+        }
+        let mut exchange = Exchange::new("GET", &path);
+        plugin.on_request(&mut exchange).unwrap();
+        assert!(exchange.path.starts_with('/'), "{path}: {}", exchange.path);
+    }
+}
