@@ -168,6 +168,10 @@ fn read_users(secret: &str) -> Result<Vec<User>, String> {
         }
         let parsed = match line.split_once(':') {
             Some(("", _)) | None => Err("must be NAME:HASH".to_owned()),
+            // It may have to be the value of a field.
+            Some((name, _)) if name.trim() != name || name.contains(char::is_control) => {
+                Err("the name has a control character, or a space before the colon".to_owned())
+            }
             Some((name, hash)) => Crypt::parse(hash).map(|hash| User {
                 name: name.to_owned(),
                 hash,

@@ -96,6 +96,8 @@ fn users_that_cannot_be_meant_are_refused_without_being_shown() {
         ("# nobody\n", "no user in it"),
         ("ann\n", "line 1: must be NAME:HASH"),
         (":x\n", "line 1: must be NAME:HASH"),
+        ("ann :x\n", "line 1: the name has"),
+        ("a\tn:x\n", "line 1: the name has"),
         ("\nann:hunter2\n", "line 2: not a hash"),
         ("ann:$apr1$x$y\n", "line 1: not a hash"),
         ("ann:$2y$05$hunter2\n", "line 1: bcrypt"),
