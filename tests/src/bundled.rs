@@ -81,7 +81,7 @@ fn measure(
     let compiled = scratch.path().join(COMPILED).display().to_string();
     let subject = ["--component", &file, "--cache-dir", &compiled, &project_arg];
     let inspected = run(&["inspect", "--format", "json", &file])?;
-    run(&[&["test"], subject.as_slice()].concat())?;
+    run(&[["test"].as_slice(), &subject].concat())?;
     let count = calls.to_string();
     let bench = ["bench", "--calls", &count, "--format", "json"];
     let bench = run(&[bench.as_slice(), &subject].concat())?;

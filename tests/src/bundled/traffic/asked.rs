@@ -270,7 +270,7 @@ impl Asked {
     pub(super) async fn redirect(&mut self) -> Checked {
         let reply = self.status("/old/page?x=1", &[], 308).await?;
         let want = format!("https://{}/new/page?x=1", self.host);
-        expect("location", reply.header("location"), &want)
+        expect("location", reply.header("location"), want.as_str())
     }
 
     pub(super) async fn request_id(&mut self) -> Checked {
@@ -331,7 +331,8 @@ impl Asked {
             "default-src 'self'; script-src 'self' 'nonce-{}'",
             nonces[0]
         );
-        expect("the policy", reply.header("content-security-policy"), &csp)?;
+        let got = reply.header("content-security-policy");
+        expect("the policy", got, csp.as_str())?;
         expect("not the client's", nonces[0] == "made-up", false)?;
         expect("x-frame-options", reply.header("x-frame-options"), "DENY")?;
         expect("server", reply.headers.get("server"), None)?;

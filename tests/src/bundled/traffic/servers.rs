@@ -61,7 +61,7 @@ impl Servers {
             if !is_ours {
                 *response.status_mut() = StatusCode::NOT_FOUND;
             }
-            async { response }
+            async move { response }
         })
         .await;
         Self {
