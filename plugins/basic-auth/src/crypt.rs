@@ -10,7 +10,7 @@ use sha2::Sha512;
 /// Rounds where a hash does not say.
 const DEFAULT_ROUNDS: u32 = 5000;
 const MIN_ROUNDS: u32 = 1000;
-/// 15 ms of a processor that does nothing else, of the 50 that a call has unless it is given more.
+/// 8 ms of a processor that does nothing else, of the 50 that a call has unless it is given more.
 pub(crate) const MAX_ROUNDS: u32 = 10_000;
 /// Longest salt that counts.
 const MAX_SALT: usize = 16;
