@@ -45,6 +45,9 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Suspends a guest until sockets have been polled and it is its turn.
 pub(crate) fn pause() -> impl Future<Output = ()> + Send + 'static {
     PAUSES.fetch_add(1, Ordering::Relaxed);
+    // Other processes first, as the kernel would have it only every few milliseconds: the
+    // upstreams of this machine, and its clients. Comes back at once if nobody wants to run.
+    std::thread::yield_now();
     let turns = TURNS.with(Arc::clone);
     async move { turns.wait().await }
 }
