@@ -157,8 +157,7 @@ mod tests {
         });
         guests.join_all().await;
         polls.abort();
-        let events = log.lock().unwrap().clone();
-        events
+        log.lock().unwrap().clone()
     }
 
     fn turns_of(events: &[Event], guest: usize) -> usize {
