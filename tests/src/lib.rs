@@ -8,6 +8,7 @@
     reason = "set-up that fails ends the test or program that wanted it"
 )]
 
+pub mod bundled;
 pub mod certs;
 pub mod client;
 pub mod exhaustion;

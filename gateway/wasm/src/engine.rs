@@ -32,6 +32,7 @@ use crate::error::PluginError;
 use crate::host::HostState;
 
 pub(crate) mod memory;
+pub(crate) mod thread_time;
 pub(crate) mod ticker;
 pub(crate) mod turns;
 

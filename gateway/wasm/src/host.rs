@@ -10,7 +10,6 @@ use std::sync::Arc;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
-use tokio::time::Instant;
 
 use crate::callout::Callouts;
 use crate::component::Phase;
@@ -69,9 +68,9 @@ enum Undo {
 impl HostState {
     /// Waits for something that is not the processor.
     async fn wait<T>(&mut self, future: impl Future<Output = T> + Send) -> T {
-        let began = Instant::now();
+        self.meter.begin_wait();
         let output = future.await;
-        self.meter.has_waited(began.elapsed());
+        self.meter.end_wait();
         output
     }
 

@@ -15,6 +15,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::UpdateDeadline;
 
 use crate::engine::memory::MemoryBudget;
+use crate::engine::thread_time::thread_time;
 use crate::engine::ticker;
 use crate::engine::ticker::TICK;
 use crate::engine::turns;
@@ -136,10 +137,15 @@ impl Meter {
         std::mem::take(&mut self.burned)
     }
 
-    /// Time for which the guest waited for something else than the processor.
-    pub(crate) fn has_waited(&mut self, time: Duration) {
-        if let Some(began) = &mut self.time.began {
-            *began += time;
+    /// What the guest waits for now is not the processor: what the thread does meanwhile is none
+    /// of its business.
+    pub(crate) fn begin_wait(&mut self) {
+        self.time.waits_since = self.time.began.map(|_| thread_time());
+    }
+
+    pub(crate) fn end_wait(&mut self) {
+        if let (Some(since), Some(began)) = (self.time.waits_since.take(), &mut self.time.began) {
+            *began += thread_time().saturating_sub(since);
         }
     }
 
@@ -164,7 +170,7 @@ impl Meter {
             None => ticker::epoch(),
         };
         self.burned += slice;
-        match self.time.end_slice(Instant::now().into_std(), slice) {
+        match self.time.end_slice(thread_time(), slice) {
             Verdict::GoOn => Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::pause()))),
             Verdict::End => Err(wasmtime::Error::new(HostFault::Cpu)),
         }
@@ -177,7 +183,7 @@ impl Drop for Meter {
     }
 }
 
-/// How long a call may still want the processor.
+/// How long a call may still want the processor, in processor time of its thread.
 ///
 /// What ends a call is the processor time that it had; and, because a deadline is a promise to who
 /// waits for the answer, how long it wanted more while other guests of its worker had turns.
@@ -186,7 +192,8 @@ struct CallTime {
     used: Duration,
     /// The end of the first epoch in which it ran, moved on by the time for which it waited for
     /// something else.
-    began: Option<std::time::Instant>,
+    began: Option<Duration>,
+    waits_since: Option<Duration>,
     slices: u32,
 }
 
@@ -201,11 +208,12 @@ impl CallTime {
             limit,
             used: Duration::ZERO,
             began: None,
+            waits_since: None,
             slices: 0,
         }
     }
 
-    fn end_slice(&mut self, now: std::time::Instant, slice: Duration) -> Verdict {
+    fn end_slice(&mut self, now: Duration, slice: Duration) -> Verdict {
         self.slices += 1;
         let Some(began) = self.began else {
             // Partly over when the call began.
@@ -213,7 +221,7 @@ impl CallTime {
             return Verdict::GoOn;
         };
         self.used += slice;
-        let wanted = now.saturating_duration_since(began);
+        let wanted = now.saturating_sub(began);
         let is_late = wanted >= self.limit + TURN_PATIENCE && self.slices >= FAIR_SLICES;
         match self.used >= self.limit || is_late {
             true => Verdict::End,
@@ -354,7 +362,7 @@ mod tests {
 
     /// How many slices a call gets that never ends, when `others` have turns as well.
     fn slices_of_a_loop(limit: Duration, others: u32) -> (u32, Duration) {
-        let (start, slice) = (std::time::Instant::now(), Duration::from_micros(250));
+        let (start, slice) = (Duration::from_secs(9), Duration::from_micros(250));
         let mut time = CallTime::new(limit);
         let mut now = start;
         loop {
@@ -386,16 +394,21 @@ mod tests {
 
     #[test]
     fn waiting_for_something_else_is_not_wanting_the_processor() {
-        let mut meter = Meter::new(PluginLimits::default(), Arc::new(MemoryBudget::unlimited()));
-        meter.begin_call();
-        let limit = meter.limits.cpu;
-        let start = std::time::Instant::now();
-        for slice in 0..100 {
-            let waited = Duration::from_secs(1);
-            meter.has_waited(waited);
-            let now = start + waited * slice + Duration::from_micros(250 * u64::from(slice));
-            let verdict = meter.time.end_slice(now, Duration::from_micros(250));
-            assert!(matches!(verdict, Verdict::GoOn), "{slice} of {limit:?}");
+        let budget = Arc::new(MemoryBudget::unlimited());
+        let mut meter = Meter::new(PluginLimits::default(), budget);
+        meter.time = CallTime::new(Duration::from_millis(1));
+        let slice = Duration::from_micros(1);
+        let mut spun = Duration::ZERO;
+        for _ in 0..20 {
+            meter.begin_wait();
+            let start = thread_time();
+            while thread_time() - start < Duration::from_millis(2) {
+                std::hint::spin_loop();
+            }
+            meter.end_wait();
+            spun += Duration::from_millis(2);
+            let verdict = meter.time.end_slice(thread_time(), slice);
+            assert!(matches!(verdict, Verdict::GoOn), "after {spun:?}");
         }
     }
 

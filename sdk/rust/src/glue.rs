@@ -6,6 +6,7 @@ use crate::Action;
 use crate::ChunkAction;
 use crate::Fault;
 use crate::Plugin;
+use crate::Reply;
 use crate::Request;
 use crate::Response;
 use crate::Setup;
@@ -14,6 +15,10 @@ use crate::bindings::lifecycle::exports::postern::plugin::lifecycle::Spec;
 use crate::bindings::postern::plugin::types;
 use crate::body::Body;
 use crate::log;
+
+/// RFC 6585, 5.
+const REQUEST_TOO_LARGE: u16 = 431;
+const RESPONSE_TOO_LARGE: u16 = 502;
 
 pub use types::Action as WitAction;
 pub use types::ChunkAction as WitChunkAction;
@@ -100,11 +105,14 @@ impl<P: Plugin> Slot<P> {
     }
 
     pub fn on_request(&self, view: View) -> WitAction {
-        insist(self.running().on_request(view)).into()
+        acted(self.running().on_request(view), REQUEST_TOO_LARGE)
     }
 
     pub fn on_request_body(&self, length: u64, truncated: bool) -> WitAction {
-        insist(self.running().on_request_body(length, truncated)).into()
+        acted(
+            self.running().on_request_body(length, truncated),
+            REQUEST_TOO_LARGE,
+        )
     }
 
     pub fn on_request_chunk(&self, chunk: Vec<u8>, last: bool) -> ChunkAction {
@@ -112,11 +120,14 @@ impl<P: Plugin> Slot<P> {
     }
 
     pub fn on_response(&self, view: View) -> WitAction {
-        insist(self.running().on_response(view)).into()
+        acted(self.running().on_response(view), RESPONSE_TOO_LARGE)
     }
 
     pub fn on_response_body(&self, length: u64, truncated: bool) -> WitAction {
-        insist(self.running().on_response_body(length, truncated)).into()
+        acted(
+            self.running().on_response_body(length, truncated),
+            RESPONSE_TOO_LARGE,
+        )
     }
 
     pub fn on_response_chunk(&self, chunk: Vec<u8>, last: bool) -> ChunkAction {
@@ -135,6 +146,18 @@ impl<P: Plugin> Slot<P> {
         self.0
             .get()
             .expect("the gateway configures an instance first")
+    }
+}
+
+/// What becomes of the exchange. A message that is too large for an edit is answered with `status`.
+fn acted(done: Result<Action, Fault>, status: u16) -> WitAction {
+    match done {
+        Err(fault) if fault.is_too_large() => {
+            // Of the sender's doing, so not for every log.
+            log::debug(&fault.to_string(), &[]);
+            Action::Respond(Reply::new(status)).into()
+        }
+        done => insist(done).into(),
     }
 }
 
@@ -167,4 +190,58 @@ impl From<Action> for WitAction {
 pub(crate) fn fields(pairs: Vec<(String, String)>) -> Vec<types::Field> {
     let field = |(name, value)| types::Field { name, value };
     pairs.into_iter().map(field).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mock;
+
+    /// Adds a field to whatever it sees.
+    struct Adding;
+
+    impl Plugin for Adding {
+        fn configure(_config: &str, _setup: &mut Setup) -> Result<Self, String> {
+            Ok(Self)
+        }
+
+        fn on_request(&self, request: &mut Request) -> Result<Action, Fault> {
+            request.set("x-new", "1")?;
+            Ok(Action::Next)
+        }
+
+        fn on_response(&self, response: &mut Response) -> Result<Action, Fault> {
+            response.set("x-new", "1")?;
+            Ok(Action::Next)
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_no_fault_of_the_plugin() {
+        let slot = Slot::<Adding>::new();
+        slot.configure("{}").unwrap();
+        for (fields, is_next) in [(99, true), (100, false)] {
+            mock::gateway(|gateway| {
+                let mut exchange = mock::Exchange::new("GET", "/");
+                for n in 0..fields {
+                    exchange.request.append(&format!("x-{n}"), "");
+                    exchange.response.append(&format!("x-{n}"), "");
+                }
+                gateway.set_exchange(exchange);
+            });
+            for (action, want) in [
+                (slot.on_request(Vec::new()), REQUEST_TOO_LARGE),
+                (slot.on_response(Vec::new()), RESPONSE_TOO_LARGE),
+            ] {
+                match action {
+                    WitAction::Next => assert!(is_next, "{fields}"),
+                    WitAction::Respond(reply) => {
+                        assert!(!is_next, "{fields}");
+                        assert_eq!(reply.status, want);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
 }

@@ -27,18 +27,22 @@
 //! gateway made of values ([`mock`]), so that a policy is tested by plain `cargo test`.
 //!
 //! Reading order: [`Plugin`]; [`Request`] and [`Response`]; the modules named after interfaces in
-//! `wit/`, which hold what else a policy may ask of the gateway; [`mock`].
+//! `wit/`, which hold what else a policy may ask of the gateway; [`config`], [`json`] and [`net`] for
+//! what a policy is told; [`mock`].
 
 mod message;
 mod plugin;
 
 #[doc(hidden)]
 pub mod bindings;
+pub mod config;
 #[doc(hidden)]
 pub mod glue;
 pub mod host;
+pub mod json;
 #[cfg(not(target_family = "wasm"))]
 pub mod mock;
+pub mod net;
 
 pub use bindings::postern::plugin::types::EditError;
 pub use host::body;

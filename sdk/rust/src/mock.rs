@@ -19,7 +19,7 @@
 //! assert_eq!(exchange.request.get("x-hello"), Some("world"));
 //! ```
 //!
-//! What it does not do: normalise paths, count limits, or know which function belongs in which
+//! What it does not do: normalise paths, count limits but that of fields, or know which function belongs in which
 //! phase. `postern plugin test` runs the component in the real host, which does.
 
 use std::cell::RefCell;
@@ -36,6 +36,9 @@ use crate::glue::Running;
 use crate::glue::View;
 
 pub(crate) mod functions;
+
+/// Fields that a message may have.
+const MAX_FIELDS: usize = 100;
 
 /// What [`export!`](crate::export) knows of a plugin.
 #[doc(hidden)]
@@ -95,6 +98,12 @@ impl Gateway {
     /// How callouts are answered. Until this is called they are denied.
     pub fn on_callout(&mut self, answer: impl FnMut(&Call) -> Result<Answer, CallError> + 'static) {
         self.answer = Box::new(answer);
+    }
+
+    /// The exchange that the next call is about, for tests of what stands around a plugin.
+    #[cfg(test)]
+    pub(crate) fn set_exchange(&mut self, exchange: Exchange) {
+        self.exchange = exchange;
     }
 }
 
@@ -243,6 +252,15 @@ impl Message {
 
     fn remove(&mut self, name: &str) {
         self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+
+    /// Whether a field of this name can be set.
+    fn has_room(&self, name: &str) -> bool {
+        self.0.len() < MAX_FIELDS || self.get(name).is_some()
+    }
+
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_FIELDS
     }
 
     fn joined(&self, name: &str) -> Option<String> {

@@ -215,12 +215,26 @@ impl From<Reply> for Action {
 }
 
 /// Why a phase could not be carried out. It goes to the gateway's log, never to the client.
+///
+/// One is not a fault of the plugin: an edit that is refused because the message would be too large
+/// ([`EditError::TooLarge`]). Whoever sent the message made it so, and it must not look as if the
+/// plugin failed, which the gateway counts and acts upon. Such a request is answered 431 (RFC 6585,
+/// 5), such a response replaced by 502.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fault(String);
+pub struct Fault {
+    text: String,
+    is_too_large: bool,
+}
+
+impl Fault {
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -228,24 +242,30 @@ impl std::error::Error for Fault {}
 
 impl From<String> for Fault {
     fn from(text: String) -> Self {
-        Self(text)
+        Self {
+            text,
+            is_too_large: false,
+        }
     }
 }
 
 impl From<&str> for Fault {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        text.to_owned().into()
     }
 }
 
 impl From<EditError> for Fault {
     fn from(error: EditError) -> Self {
-        Self(format!("an edit was refused: {}", error.message()))
+        Self {
+            text: format!("an edit was refused: {}", error.message()),
+            is_too_large: error == EditError::TooLarge,
+        }
     }
 }
 
 impl From<CallError> for Fault {
     fn from(error: CallError) -> Self {
-        Self(format!("a callout failed: {}", error.message()))
+        format!("a callout failed: {}", error.message()).into()
     }
 }

@@ -9,14 +9,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
+
+use super::thread_time::thread_time;
 
 /// Used by one thread; locked and atomic because what suspends a guest has to be `Send`.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Turns {
     round: AtomicU64,
     /// The round in which the last turn was taken.
     taken: AtomicU64,
-    /// When that was, in nanoseconds since [`START`].
+    /// When that was, in nanoseconds of the thread's processor time.
     taken_at: AtomicU64,
     /// Who waits, the longest first. There are no more than there are instances.
     queue: Mutex<VecDeque<u64>>,
@@ -39,8 +39,6 @@ thread_local! {
 
 /// How often a guest was suspended, in the whole process.
 static PAUSES: AtomicU64 = AtomicU64::new(0);
-
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Suspends a guest until sockets have been polled and it is its turn.
 pub(crate) fn pause() -> impl Future<Output = ()> + Send + 'static {
@@ -58,12 +56,10 @@ pub(crate) fn pauses() -> u64 {
     PAUSES.load(Ordering::Relaxed)
 }
 
-/// How long ago the last turn of this thread was taken.
+/// Processor time of this thread since its last turn was taken.
 pub(crate) fn since_last() -> Duration {
     let taken_at = TURNS.with(|turns| turns.taken_at.load(Ordering::Relaxed));
-    START
-        .elapsed()
-        .saturating_sub(Duration::from_nanos(taken_at))
+    thread_time().saturating_sub(Duration::from_nanos(taken_at))
 }
 
 impl Turns {
@@ -80,7 +76,7 @@ impl Turns {
             seen = round;
             let without_turn = round - self.taken.load(Ordering::Relaxed);
             if without_turn > 1 || (without_turn == 1 && place.is_first()) {
-                let now = u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let now = u64::try_from(thread_time().as_nanos()).unwrap_or(u64::MAX);
                 self.taken.store(round, Ordering::Relaxed);
                 self.taken_at.store(now, Ordering::Relaxed);
                 return;

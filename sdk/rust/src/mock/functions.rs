@@ -42,15 +42,23 @@ macro_rules! message_functions {
         pub(crate) fn set(name: &str, value: &str) -> Result<(), EditError> {
             super::check(name, value)?;
             gateway(|g| {
+                if !g.exchange.$message.has_room(name) {
+                    return Err(EditError::TooLarge);
+                }
                 g.exchange.$message.remove(name);
                 g.exchange.$message.append(name, value);
-            });
-            Ok(())
+                Ok(())
+            })
         }
         pub(crate) fn append(name: &str, value: &str) -> Result<(), EditError> {
             super::check(name, value)?;
-            gateway(|g| g.exchange.$message.append(name, value));
-            Ok(())
+            gateway(|g| {
+                if g.exchange.$message.is_full() {
+                    return Err(EditError::TooLarge);
+                }
+                g.exchange.$message.append(name, value);
+                Ok(())
+            })
         }
         pub(crate) fn remove(name: &str) -> Result<(), EditError> {
             super::check(name, "")?;

@@ -59,13 +59,18 @@ pub(super) const RUST_SDK: &[File] = files!("sdk/rust":
     "Cargo.toml",
     "README.md",
     "src/bindings.rs",
+    "src/config.rs",
+    "src/config/tests.rs",
     "src/glue.rs",
     "src/host.rs",
+    "src/json.rs",
+    "src/json/tests.rs",
     "src/lib.rs",
     "src/message.rs",
     "src/mock.rs",
     "src/mock/functions.rs",
     "src/mock/tests.rs",
+    "src/net.rs",
     "src/plugin.rs",
 );
 pub(super) const GO_SDK: &[File] = files!("sdk/go":
