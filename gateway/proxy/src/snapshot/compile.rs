@@ -409,10 +409,8 @@ impl Build<'_> {
                 let mut keys = Vec::with_capacity(tls.ticket_keys.len());
                 for (index, path) in tls.ticket_keys.iter().enumerate() {
                     let at = format!("listeners.{name}.tls.ticket-keys.{index}");
-                    keys.push(self.file(path, &at));
+                    keys.push(self.file(path, &at)?);
                 }
-                // Each that cannot be read has been reported.
-                let keys = keys.into_iter().collect::<Option<Vec<_>>>()?;
                 let acceptor = self.compiler.tls.acceptor(tls, certificates, &roots, &keys);
                 match acceptor {
                     Ok(acceptor) => Some(acceptor),
