@@ -304,3 +304,81 @@ key-file = \"all.key\"
     let problems = scene.gateway.reload(&bare).await.unwrap_err();
     assert!(problems.contains("no PEM certificate"), "{problems}");
 }
+
+/// A gateway with these files of ticket keys, in this order.
+async fn replica(keys: &[(&str, u8)], authority: &Authority) -> Running {
+    let leaf = authority.leaf(&["a.test"]);
+    let names: Vec<String> = keys.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    let mut set_up = SetUp::new()
+        .file("a.pem", &leaf.chain)
+        .file("a.key", &leaf.key)
+        .file("staff.pem", authority.pem());
+    for (name, byte) in keys {
+        set_up = set_up.file(name, vec![*byte; 64]);
+    }
+    let config = format!(
+        "[listeners.https]\nbind = \"127.0.0.1:0\"\n\
+         tls = {{ ticket-keys = [{}], client-auth = [{{ hosts = [\"must.test\"], ca-file = \"staff.pem\" }}] }}\n\
+         [certificates.all]\ncert-file = \"a.pem\"\nkey-file = \"a.key\"\n\
+         [[routes]]\nrules = [{{ respond.status = 204 }}]\n",
+        names.join(", ")
+    );
+    set_up.start(&config).await
+}
+
+#[tokio::test]
+async fn replicas_with_the_same_secrets_resume_each_others_sessions() {
+    let authority = Authority::new("all");
+    for versions in [ONLY_12, ONLY_13] {
+        let tls = Tls {
+            versions,
+            alpn: &["http/1.1"],
+            ..Tls::to(&authority, "a.test")
+        };
+        let config = Arc::new(tls.config());
+        let visit = async |gateway: &Running| {
+            let stream = TcpStream::connect(gateway.addr("https")).await.unwrap();
+            let name = ServerName::try_from("a.test").unwrap();
+            let connector = TlsConnector::from(Arc::clone(&config));
+            let mut stream = connector.connect(name, stream).await.unwrap();
+            let get = b"GET / HTTP/1.1\r\nhost: a.test\r\nconnection: close\r\n\r\n";
+            stream.write_all(get).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 204"));
+            stream.get_ref().1.handshake_kind().unwrap()
+        };
+        let one = replica(&[("old", 1)], &authority).await;
+        assert_eq!(visit(&one).await, HandshakeKind::Full);
+        let two = replica(&[("old", 1)], &authority).await;
+        assert_eq!(visit(&two).await, HandshakeKind::Resumed, "{versions:?}");
+        let both = replica(&[("new", 2), ("old", 1)], &authority).await;
+        assert_eq!(visit(&both).await, HandshakeKind::Resumed, "{versions:?}");
+        // That one gave a ticket under the new secret.
+        let new = replica(&[("new", 2)], &authority).await;
+        assert_eq!(visit(&new).await, HandshakeKind::Resumed, "{versions:?}");
+        let other = replica(&[("other", 3)], &authority).await;
+        assert_eq!(visit(&other).await, HandshakeKind::Full, "{versions:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_secret_that_is_too_short_is_a_problem_at_its_place() {
+    let set_up = SetUp::new()
+        .certificate("a", &["a.test"])
+        .file("short", [7; 31]);
+    let gateway = set_up
+        .start("[[routes]]\nrules = [{ respond.status = 204 }]\n")
+        .await;
+    let config = "\
+[listeners.https]
+bind = \"127.0.0.1:0\"
+tls = { ticket-keys = [\"short\"] }
+[certificates.a]
+cert-file = \"a.pem\"
+key-file = \"a.key\"
+";
+    let problems = gateway.reload(config).await.unwrap_err();
+    assert!(problems.contains("postern.toml:3:"), "{problems}");
+    assert!(problems.contains("fewer than 32 bytes"), "{problems}");
+}

@@ -14,6 +14,8 @@ mod fuzz;
 mod grpc;
 mod health;
 mod http2;
+mod limits;
+mod passthrough;
 mod plugin_grants;
 mod plugin_phases;
 mod plugin_refusals;

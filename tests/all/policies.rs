@@ -2,6 +2,7 @@
 
 mod access;
 mod answers;
+mod compression;
 mod forward_auth;
 mod limits;
 mod rate_limit;

@@ -228,6 +228,12 @@ fn heads() -> Vec<Case> {
             Whole("hello"),
         ),
         case(
+            "R22a",
+            "one too many",
+            format!("{}{whole}", interim.repeat(17)),
+            Bad,
+        ),
+        case(
             "R22b",
             "3000 interim responses",
             format!("{}{whole}", interim.repeat(3000)),

@@ -6,8 +6,9 @@
 //!
 //! Reading order: [`http1`] and [`oracle`] (what a request has to be), [`harness`] (a gateway over
 //! memory), [`edge`] and [`frames`] (what clients and upstreams send to it), [`values`] (the pure
-//! parts), [`plugins`], [`sockets`] (what only a socket can show).
+//! parts), [`balancer`], [`plugins`], [`sockets`] (what only a socket can show).
 
+mod balancer;
 mod edge;
 mod frames;
 mod harness;
@@ -17,6 +18,7 @@ mod plugins;
 mod sockets;
 mod values;
 
+pub use balancer::proxy_protocol;
 pub use edge::h1_differential;
 pub use edge::h1_edge;
 pub use edge::h1_upstream_response;
@@ -31,7 +33,7 @@ pub use values::hostname;
 pub use values::request_path;
 
 /// A target by its name, which is that of its folder in the corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 12] = [
+pub const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("access_log", access_log),
     ("client_hello", client_hello),
     ("component_load", component_load),
@@ -43,5 +45,6 @@ pub const TARGETS: [(&str, fn(&[u8])); 12] = [
     ("h2_frames", h2_frames),
     ("hostname", hostname),
     ("plugin_verdict", plugin_verdict),
+    ("proxy_protocol", proxy_protocol),
     ("request_path", request_path),
 ];

@@ -213,8 +213,11 @@ impl TrustedProxies {
     }
 
     /// The client that a trusted peer speaks for: the rightmost address in `X-Forwarded-For` that
-    /// is not itself a trusted proxy, else the peer.
+    /// is not itself a trusted proxy, else the peer. Any other peer is the client.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        if !self.contains(peer) {
+            return peer;
+        }
         let mut client = peer;
         let mut hops = 0;
         for value in headers.get_all(X_FORWARDED_FOR).iter().rev() {
@@ -378,6 +381,8 @@ mod tests {
             let fields: Vec<_> = values.iter().map(|v| ("x-forwarded-for", *v)).collect();
             let got = trusted.client(peer, &headers(&fields));
             assert_eq!(got, want.parse::<IpAddr>().unwrap(), "{values:?}");
+            let stranger = "192.0.2.1".parse().unwrap();
+            assert_eq!(trusted.client(stranger, &headers(&fields)), stranger);
         }
     }
 

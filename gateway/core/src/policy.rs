@@ -1,6 +1,7 @@
 //! The half of a policy that needs no clock, socket or file: values in, values out.
 
 pub mod canary;
+pub mod compression;
 pub mod concurrency;
 pub mod cors;
 pub mod forward_auth;

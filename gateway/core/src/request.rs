@@ -88,6 +88,8 @@ pub enum RequestError {
     Expectation,
     #[error("the request has too many fields")]
     Fields,
+    #[error("the request line is too long")]
+    Line,
 }
 
 /// Methods that a reverse proxy has no use for.
@@ -113,7 +115,7 @@ impl RequestError {
             Self::TransferEncoding => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Fields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Path(PathError::TooLong) => StatusCode::URI_TOO_LONG,
+            Self::Line | Self::Path(PathError::TooLong) => StatusCode::URI_TOO_LONG,
             Self::TargetForm
             | Self::NoHost
             | Self::Hosts
@@ -136,8 +138,22 @@ impl RequestError {
             Self::Nomination => "bad-connection",
             Self::Expectation => "bad-expectation",
             Self::Fields => "too-many-fields",
+            Self::Line => "too-long-line",
         }
     }
+}
+
+/// Bytes of the request line, without its end; in HTTP/2, of the one that it stands for.
+pub fn line_bytes(method: &Method, uri: &Uri) -> usize {
+    let target = uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    // The absolute form, and HTTP/2, name a host.
+    let origin = match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) => scheme.as_str().len() + 3 + authority.as_str().len(),
+        _ => 0,
+    };
+    method.as_str().len() + " ".len() + origin + target + " HTTP/1.1".len()
 }
 
 impl RequestHead {

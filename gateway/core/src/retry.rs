@@ -154,6 +154,56 @@ mod tests {
     }
 
     #[test]
+    fn no_state_repeats_what_may_have_been_acted_on() {
+        let faults = [
+            Fault::Connect,
+            Fault::Unsent,
+            Fault::GoneAway,
+            Fault::Refused,
+            Fault::Reset { was_reused: true },
+            Fault::Reset { was_reused: false },
+            Fault::Slow,
+            Fault::Status,
+            Fault::Final,
+        ];
+        for fault in faults {
+            // RFC 9110, 9.2.2, and what the fault says of the bytes that were sent.
+            let is_untouched = matches!(
+                fault,
+                Fault::Connect | Fault::Unsent | Fault::GoneAway | Fault::Refused
+            );
+            for method in &METHODS {
+                for bits in 0..64_u32 {
+                    let bit = |at: u32| bits >> at & 1 == 1;
+                    let state = Attempted {
+                        fault,
+                        method,
+                        has_body: bit(0),
+                        has_other: bit(1),
+                        retries_left: bits >> 2 & 1,
+                        is_on: bit(3),
+                        stale_left: bits >> 4 & 3,
+                    };
+                    let decision = decide(&state);
+                    let goes_on = decision != Decision::GiveUp;
+                    assert!(!goes_on || state.has_body, "{state:?}");
+                    assert!(!goes_on || is_untouched || may_repeat(method), "{state:?}");
+                    assert!(
+                        decision != Decision::Retry || state.retries_left > 0,
+                        "{state:?}"
+                    );
+                    assert!(
+                        decision != Decision::Reconnect || state.stale_left > 0,
+                        "{state:?}"
+                    );
+                    let is_off = !state.is_on && state.retries_left == 0;
+                    assert!(!goes_on || !is_off || fault == Fault::Unsent, "{state:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn limits_end_every_kind_of_retry() {
         let faults = [
             Fault::Connect,

@@ -5,12 +5,15 @@
 //! [`Specificity`] that accepts the request answers. If none does, the rules of routes without
 //! hosts are asked in the same way.
 //!
+//! A path matches with the parameters of its segments or without them: `/x;a/b` is asked for where
+//! `/x` is guarded, because many an upstream takes it for `/x/b`.
+//!
 //! Precedence, documented for operators in this order: exact path; regular expression, the longer
 //! first; prefix, the longer first; then a rule with a method before one without; more header
 //! conditions; more query conditions; source order.
 //!
 //! Invariants:
-//! - Lookup does no I/O, takes no lock and allocates nothing.
+//! - Lookup does no I/O and takes no lock. It allocates nothing but for a path with parameters.
 //! - Its cost depends on the request and on the rules of one path, not on the number of hosts, and
 //!   not on the number of paths.
 //! - This module knows nothing of Kubernetes or TOML. Both arrive here as the same specs.
@@ -36,6 +39,7 @@ use crate::config::route::MatchSpec;
 use crate::config::route::PathMatch;
 use crate::hostname::Hostname;
 use crate::hostname::parent_of;
+use crate::path::without_parameters;
 use crate::request::RequestHead;
 
 type Map<V> = HashMap<Box<str>, V, RandomState>;
@@ -152,12 +156,23 @@ impl HostRules {
     }
 
     fn find(&self, request: &RequestHead) -> Option<&Rule> {
+        let path = request.path.path();
+        let mut found = self.position(request, path);
+        if let Some(plain) = without_parameters(path) {
+            // The more specific of both.
+            let other = self.position(request, &plain);
+            found = found.into_iter().chain(other).min();
+        }
+        self.rules.get(found?)
+    }
+
+    fn position(&self, request: &RequestHead, path: &str) -> Option<usize> {
         match &self.index {
-            Some(index) => index.find(&self.rules, request),
+            Some(index) => index.position(&self.rules, request, path),
             None => self
                 .rules
                 .iter()
-                .find(|rule| matcher::check(&rule.matches, request).is_ok()),
+                .position(|rule| matcher::check(&rule.matches, request, path).is_ok()),
         }
     }
 }
@@ -189,14 +204,13 @@ impl PathIndex {
         index
     }
 
-    fn find<'r>(&self, rules: &'r [Rule], request: &RequestHead) -> Option<&'r Rule> {
+    fn position(&self, rules: &[Rule], request: &RequestHead, path: &str) -> Option<usize> {
         let first = |positions: &[u32]| {
             positions
                 .iter()
-                .map(|&position| &rules[position as usize])
-                .find(|rule| matcher::check(&rule.matches, request).is_ok())
+                .map(|&position| position as usize)
+                .find(|&position| matcher::check(&rules[position].matches, request, path).is_ok())
         };
-        let path = request.path.path();
         if let Some(rule) = self.exact.get(path).and_then(|positions| first(positions)) {
             return Some(rule);
         }

@@ -24,6 +24,7 @@ use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
 use postern_core::config::RouteSpec;
 use postern_core::config::listener::ClientAuthSpec;
+use postern_core::config::listener::PassthroughSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::config::parse::units::print_size;
 use postern_core::config::plugin::Grants;
@@ -294,6 +295,14 @@ fn listener(spec: &ListenerSpec) -> Value {
                 json!(default.map(|name| name.as_str())),
             ),
             (
+                "passthrough",
+                tls.passthrough.iter().map(passthrough).collect(),
+            ),
+            (
+                "ticket-keys",
+                tls.ticket_keys.iter().map(|file| path(file)).collect(),
+            ),
+            (
                 "client-auth",
                 tls.client_auth.iter().map(client_auth).collect(),
             ),
@@ -329,6 +338,11 @@ fn listener(spec: &ListenerSpec) -> Value {
         ("limits", limits::listener(&spec.limits)),
         ("http2", limits::http2(&spec.http2)),
     ])
+}
+
+fn passthrough(spec: &PassthroughSpec) -> Value {
+    let hosts: Vec<String> = spec.hosts.iter().map(ToString::to_string).collect();
+    json!({ "hosts": hosts, "upstream": spec.upstream.as_str() })
 }
 
 fn client_auth(spec: &ClientAuthSpec) -> Value {

@@ -177,7 +177,10 @@ impl AccessRecord {
     pub(crate) fn cut(&mut self, error: &BodyError) {
         self.reason = Some(match error {
             BodyError::Idle => "response-idle",
-            BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => "response-cut",
+            BodyError::Cut(_)
+            | BodyError::TooLarge
+            | BodyError::Trailers
+            | BodyError::Coding(_) => "response-cut",
             BodyError::Plugin { plugin, reason, .. } => {
                 self.policy = Some(plugin.clone());
                 reason

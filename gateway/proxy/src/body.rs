@@ -7,12 +7,14 @@
 //! The exceptions are asked for by plugins, and bounded: a body may be held until a plugin has
 //! decided ([`held`]), or pass through plugins piece by piece ([`filter`]).
 
+mod encode;
 pub(crate) mod filter;
 mod held;
 mod pace;
 mod replay;
 mod request;
 mod response;
+mod tap;
 
 use std::task::Context;
 use std::task::Poll;
@@ -33,6 +35,7 @@ use self::request::Limit;
 pub(crate) use self::request::Progress;
 pub(crate) use self::request::RequestBody;
 pub(crate) use self::response::ResponseBody;
+pub(crate) use self::tap::Tap;
 use crate::clock::Timer;
 
 /// A body was cut short. Which way, the access record knows.
@@ -52,6 +55,8 @@ pub(crate) enum BodyError {
         status: StatusCode,
         reason: &'static str,
     },
+    #[error("the body cannot be compressed")]
+    Coding(#[source] std::io::Error),
     #[error("plugin {plugin} asked to end the message")]
     Aborted { plugin: PolicyName },
 }

@@ -22,6 +22,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use postern_core::header::PeerFields;
+use postern_core::name::UpstreamName;
 use postern_core::request::RequestRules;
 use postern_core::request::Scheme;
 use tokio::net::TcpStream;
@@ -41,9 +42,12 @@ use crate::guard::Guarded;
 use crate::guard::goodbye;
 use crate::listener::Listener;
 use crate::listener::Permit;
+use crate::overload::Begun;
 use crate::request;
 use crate::stream::Stream;
 use crate::tls::TlsSession;
+use crate::tls::passthrough;
+use crate::upstream::Addresses;
 use crate::worker::Worker;
 
 /// Bytes of a request body that a stream may have in flight; the sheet of limits says why small.
@@ -56,6 +60,10 @@ const H2_SEND_BUFFER: usize = 256 << 10;
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Enough of the preface to tell it from any HTTP/1 request line.
 const H2_PREFACE_START: usize = 4;
+/// How long the rest of a preface is first left to arrive, and at most: a client that sends half of
+/// one must not keep its worker busy.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_millis(160);
 /// Bytes that are looked at before an HTTP implementation gets them.
 const FIRST_LOOK: usize = 64;
 
@@ -79,8 +87,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// Counts a request as in flight until the returned value is dropped. `is_last` if no other is
     /// wanted after it.
-    pub(crate) fn begin(&self, is_last: bool) -> InFlight {
-        self.watch.begin(is_last)
+    pub(crate) fn begin(&self, is_last: bool, begun: Begun) -> InFlight {
+        self.watch.begin(is_last, begun)
     }
 
     /// The connection ends after what it is serving.
@@ -109,7 +117,16 @@ pub(crate) async fn serve(
 ) {
     let mut accepted = Accepted::new(&worker, &listener, peer, permit);
     match accepted.open(&worker.clock, &listener, stream).await {
-        Ok(opened) => serve_opened(worker, listener, accepted, opened).await,
+        Ok(Opening::Ours(opened)) => serve_opened(worker, listener, accepted, opened).await,
+        Ok(Opening::Passed(stream, upstream)) => {
+            let addresses = accepted.addresses(&listener);
+            let passing = passthrough::pass_on(&worker, &upstream, stream, addresses);
+            if let Err(error) = passing.await {
+                worker.stats.error(error.reason());
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(upstream = %upstream, client.addr = %peer, error, "connection not passed on");
+            }
+        }
         // A health check that connects and leaves is no failure.
         Err(error) if proxy_header::is_silence(&error) => {}
         Err(error) => {
@@ -157,7 +174,7 @@ impl Accepted {
         clock: &Clock,
         listener: &Listener,
         mut stream: TcpStream,
-    ) -> io::Result<Opened> {
+    ) -> io::Result<Opening> {
         if let Some(protocol) = &listener.spec.proxy_protocol {
             let limit = listener.spec.timeouts.proxy_header;
             let read = proxy_header::read(&mut stream, self.peer.ip(), protocol);
@@ -173,8 +190,32 @@ impl Accepted {
                 });
             }
         }
-        open(clock, listener, stream).await
+        if let Some(tls) = &listener.tls {
+            let limit = listener.spec.timeouts.handshake;
+            let looked = clock.timeout(limit, tls.passes_on(&stream)).await;
+            let looked = looked.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+            if let Some(upstream) = looked {
+                return Ok(Opening::Passed(stream, upstream.clone()));
+            }
+        }
+        let opened = open(clock, listener, stream).await?;
+        Ok(Opening::Ours(opened))
     }
+
+    /// Whose connection it is, and where it came to.
+    fn addresses(&self, listener: &Listener) -> Addresses {
+        let destination = self.balanced.map(|balanced| balanced.destination);
+        Addresses {
+            client: self.peer,
+            listener: destination.unwrap_or(listener.socket.addr),
+        }
+    }
+}
+
+/// Whose connection it turned out to be.
+enum Opening {
+    Ours(Opened),
+    Passed(TcpStream, UpstreamName),
 }
 
 /// A connection that a load balancer passed on with a header.
@@ -294,6 +335,7 @@ async fn open(clock: &Clock, listener: &Listener, stream: TcpStream) -> io::Resu
 async fn has_h2_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; FIRST_LOOK];
     let mut seen = 0;
+    let mut pause = FIRST_PAUSE;
     loop {
         let peeked = stream.peek(&mut start).await?;
         let compared = peeked.min(H2_PREFACE_START);
@@ -310,7 +352,8 @@ async fn has_h2_preface(stream: &TcpStream) -> io::Result<bool> {
         }
         if peeked == seen {
             // The socket stays readable while the rest is on its way.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LAST_PAUSE);
         }
         seen = peeked;
     }

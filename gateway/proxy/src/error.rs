@@ -333,9 +333,10 @@ pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
             return Some(match error {
                 BodyError::Idle => ProxyError::RequestBodySlow,
                 // The policy whose limit it was is known to the chain.
-                BodyError::Cut(_) | BodyError::TooLarge | BodyError::Trailers => {
-                    ProxyError::RequestBody
-                }
+                BodyError::Cut(_)
+                | BodyError::TooLarge
+                | BodyError::Trailers
+                | BodyError::Coding(_) => ProxyError::RequestBody,
                 BodyError::Plugin {
                     plugin,
                     status,

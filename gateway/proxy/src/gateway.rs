@@ -84,12 +84,12 @@ impl Gateway {
     pub fn start(first: Snapshot, workers: usize) -> io::Result<Self> {
         let generation = first.generation;
         let log_path = first.config.access_log.path.clone();
-        let log = LogWriter::start(log_path.clone())?;
         let metrics = Arc::new(Metrics::new(workers));
+        let log = LogWriter::start(log_path.clone(), Arc::clone(&metrics.log_lines_lost))?;
         let mut probes = Probes::default();
         probes.follow(&first);
         let published = Arc::new(Published::new(first));
-        let overload = Overload::start();
+        let overload = Overload::start(workers);
         let (phase, follow) = watch::channel(Phase::Serving { generation });
         let mut threads = Vec::with_capacity(workers);
         let mut first_desk = None;

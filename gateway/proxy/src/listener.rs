@@ -28,8 +28,8 @@ use tokio::net::TcpStream;
 
 use self::takeover::Successor;
 use crate::connection;
-use crate::overload::Overload;
 use crate::overload::Place;
+use crate::overload::Share;
 use crate::tls::ListenerTls;
 use crate::worker::Worker;
 
@@ -138,10 +138,10 @@ impl Permit {
     pub(crate) fn acquire(
         socket: &Arc<ListenerSocket>,
         limit: u32,
-        overload: &Arc<Overload>,
+        share: &Rc<Share>,
         limits: &LimitsSpec,
     ) -> Option<Self> {
-        let place = overload.admit(limits)?;
+        let place = share.admit(limits)?;
         let before = socket.connections.fetch_add(1, Ordering::Relaxed);
         let permit = Self {
             socket: Arc::clone(socket),
@@ -222,7 +222,7 @@ fn accepted(
     };
     let limit = listener.spec.limits.connections;
     let limits = &view.snapshot.config.limits;
-    let Some(permit) = Permit::acquire(socket, limit, &worker.overload, limits) else {
+    let Some(permit) = Permit::acquire(socket, limit, &worker.share, limits) else {
         worker.stats.connections_refused.add(1);
         return;
     };

@@ -87,6 +87,9 @@ pub(crate) struct WorkerStats {
     pub(crate) tunnels: Counter,
     pub(crate) panics: Counter,
     pub(crate) log_lines_dropped: Counter,
+    pub(crate) passed_through: Counter,
+    pub(crate) mirrors_sent: Counter,
+    pub(crate) mirrors_dropped: Counter,
     /// Requests that were not proxied as asked, by reason. Locked by its worker and by readers,
     /// and only off the common path.
     errors: Mutex<BTreeMap<&'static str, u64>>,
@@ -112,6 +115,8 @@ impl WorkerStats {
 /// Everything that is counted.
 pub(crate) struct Metrics {
     workers: Vec<Arc<WorkerStats>>,
+    /// Access log lines that could not be written. The log's thread counts.
+    pub(crate) log_lines_lost: Arc<Counter>,
     /// By route, then by worker. Routes that are gone stay: a counter that vanishes and comes back
     /// at zero looks like a restart.
     routes: Mutex<HashMap<RouteName, Vec<Arc<RouteStats>>>>,
@@ -121,6 +126,7 @@ impl Metrics {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers).map(|_| Arc::default()).collect(),
+            log_lines_lost: Arc::default(),
             routes: Mutex::default(),
         }
     }
@@ -170,14 +176,29 @@ impl Metrics {
             sum(|s| &s.tunnels),
         );
         out.counter(
+            "postern_passed_through_total",
+            "TLS connections passed on by their server name.",
+            sum(|s| &s.passed_through),
+        );
+        out.counter(
+            "postern_mirrors_sent_total",
+            "Copies of requests that were answered.",
+            sum(|s| &s.mirrors_sent),
+        );
+        out.counter(
+            "postern_mirrors_dropped_total",
+            "Copies of requests that were not sent, or not answered in time.",
+            sum(|s| &s.mirrors_dropped),
+        );
+        out.counter(
             "postern_panics_total",
             "Connections ended by a panic.",
             sum(|s| &s.panics),
         );
         out.counter(
             "postern_access_log_dropped_total",
-            "Access log lines dropped because the log could not keep up.",
-            sum(|s| &s.log_lines_dropped),
+            "Access log lines lost: the log could not keep up, or could not be written.",
+            sum(|s| &s.log_lines_dropped) + self.log_lines_lost.value(),
         );
         out.head(
             "postern_memory_percent",

@@ -2,9 +2,11 @@
 //!
 //! Connections are counted where they are accepted, and closed there when there are too many: a
 //! tenth of what could be had is kept for upstreams and for the admin listener. Memory is looked at
-//! by a thread of its own, since the answer is in a file; workers read a number.
+//! by a thread of its own, since the answer is in a file; workers read a number, and add what they
+//! have taken on since: see [`share`].
 
 mod memory;
+mod share;
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -15,16 +17,22 @@ use std::thread;
 use std::time::Duration;
 
 use postern_core::config::DEFAULT_CONNECTIONS;
-use postern_core::config::LimitsSpec;
 use postern_core::config::MemorySteps;
 
 use self::memory::ControlGroup;
+pub(crate) use self::share::Begun;
+use self::share::Book;
+use self::share::Reserved;
+pub(crate) use self::share::Share;
 
 /// How often memory is looked at while there is enough of it...
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// ...and from so many percent on, when the rest may be used up within one look.
 const CLOSE_LOOK_PERCENT: u8 = 60;
 const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How long something is young, at least: by then it has taken the memory that it takes, or waits
+/// for something else.
+const PERIOD: Duration = Duration::from_secs(1);
 /// Percent of the file descriptors that are reckoned with...
 const FILES_PERCENT: u64 = 80;
 /// ...and percent of those that clients get.
@@ -38,17 +46,14 @@ pub(crate) struct Overload {
     most_connections: u32,
     /// Percent of the control group's memory in use; zero where there is no limit.
     memory: AtomicU8,
+    book: Book,
 }
 
 impl Overload {
     /// Looks at the limits of the process, and from then on at its memory.
-    pub(crate) fn start() -> Arc<Self> {
+    pub(crate) fn start(workers: usize) -> Arc<Self> {
         let files = open_files_limit();
-        let overload = Arc::new(Self {
-            connections: AtomicU32::new(0),
-            most_connections: most_connections(files, open_files()),
-            memory: AtomicU8::new(0),
-        });
+        let overload = Self::with(most_connections(files, open_files()), workers);
         tracing::debug!(
             connections = overload.most_connections,
             files,
@@ -69,50 +74,39 @@ impl Overload {
         overload
     }
 
-    /// A place among the open connections, if there is one.
-    pub(crate) fn admit(self: &Arc<Self>, spec: &LimitsSpec) -> Option<Place> {
-        if self.is_at(spec.memory.stop) {
-            return None;
-        }
-        let most = spec.connections.unwrap_or(self.most_connections);
-        let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(self));
-        // Dropping the place takes the count back.
-        (before < most).then_some(place)
-    }
-
-    /// Whether answers are to close their connection.
-    pub(crate) fn closes(&self, steps: &MemorySteps) -> bool {
-        self.is_at(steps.close)
-    }
-
-    /// Whether requests are to be refused.
-    pub(crate) fn refuses(&self, steps: &MemorySteps) -> bool {
-        self.is_at(steps.refuse)
+    fn with(most_connections: u32, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            connections: AtomicU32::new(0),
+            most_connections,
+            memory: AtomicU8::new(0),
+            book: Book::new(workers),
+        })
     }
 
     pub(crate) fn memory_percent(&self) -> u8 {
         self.memory.load(Ordering::Relaxed)
     }
-
-    fn is_at(&self, step: u8) -> bool {
-        self.memory_percent() >= step
-    }
 }
 
 /// Counts an open connection, from accept to close.
-pub(crate) struct Place(Arc<Overload>);
+pub(crate) struct Place {
+    overload: Arc<Overload>,
+    _reserved: Reserved,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.overload.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 fn watch(group: &ControlGroup, overload: &Weak<Overload>) {
     let mut was_high = false;
+    let mut period = Duration::ZERO;
     while let Some(overload) = overload.upgrade() {
-        if let Some(percent) = group.percent() {
+        if let Some(usage) = group.usage() {
+            let percent = usage.percent();
+            overload.book.looked(usage);
             overload.memory.store(percent, Ordering::Relaxed);
             let is_high = percent >= MemorySteps::default().close;
             if is_high != was_high {
@@ -125,11 +119,17 @@ fn watch(group: &ControlGroup, overload: &Weak<Overload>) {
             }
         }
         let is_close = overload.memory_percent() >= CLOSE_LOOK_PERCENT;
-        drop(overload);
-        thread::park_timeout(match is_close {
+        let interval = match is_close {
             true => CLOSE_LOOK_INTERVAL,
             false => LOOK_INTERVAL,
-        });
+        };
+        period += interval;
+        if period >= PERIOD {
+            period = Duration::ZERO;
+            overload.book.age();
+        }
+        drop(overload);
+        thread::park_timeout(interval);
     }
 }
 
@@ -165,6 +165,8 @@ fn open_files() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use postern_core::config::LimitsSpec;
+
     use super::*;
 
     #[test]
@@ -194,46 +196,19 @@ mod tests {
 
     #[test]
     fn the_last_place_is_given_and_not_one_more() {
-        let overload = Arc::new(Overload {
-            connections: AtomicU32::new(0),
-            most_connections: 2,
-            memory: AtomicU8::new(0),
-        });
+        let overload = Overload::with(2, 1);
+        let share = Share::new(&overload, 0);
         let spec = LimitsSpec::default();
-        let first = overload.admit(&spec);
-        let second = overload.admit(&spec);
+        let first = share.admit(&spec);
+        let second = share.admit(&spec);
         assert!(first.is_some() && second.is_some());
-        assert!(overload.admit(&spec).is_none());
+        assert!(share.admit(&spec).is_none());
         drop(first);
-        assert!(overload.admit(&spec).is_some());
+        assert!(share.admit(&spec).is_some());
         let one = LimitsSpec {
             connections: Some(1),
             ..spec
         };
-        assert!(overload.admit(&one).is_none(), "a setting counts instead");
-    }
-
-    #[test]
-    fn memory_takes_its_steps_one_after_the_other() {
-        let spec = LimitsSpec::default();
-        for (percent, want) in [
-            (89, [false, false, false]),
-            (90, [true, false, false]),
-            (95, [true, true, false]),
-            (98, [true, true, true]),
-        ] {
-            let overload = Arc::new(Overload {
-                connections: AtomicU32::new(0),
-                most_connections: 9,
-                memory: AtomicU8::new(percent),
-            });
-            let steps = &spec.memory;
-            let got = [
-                overload.closes(steps),
-                overload.refuses(steps),
-                overload.admit(&spec).is_none(),
-            ];
-            assert_eq!(got, want, "{percent}");
-        }
+        assert!(share.admit(&one).is_none(), "a setting counts instead");
     }
 }

@@ -6,11 +6,14 @@
 
 mod basic_auth;
 mod bodies;
+mod compression;
 mod concurrency;
 mod cors;
 mod error_pages;
 mod forward_auth;
+mod htpasswd;
 mod maintenance;
+mod mirror;
 mod native;
 mod rate_limit;
 mod redirect;
@@ -37,7 +40,9 @@ use postern_wasm::exchange::LocalResponse;
 use postern_wasm::exchange::ResponseHead;
 use tracing::Instrument as _;
 
+pub(crate) use self::compression::Compressing;
 pub(crate) use self::concurrency::Permit;
+pub(crate) use self::mirror::Copying;
 pub(crate) use self::native::Effects;
 pub(crate) use self::native::NativePolicy;
 use self::native::Turn;

@@ -125,7 +125,7 @@ pub struct Sent {
 /// Runs the policies of the rule that answers `given`. `None` if none does. On a thread whose
 /// runtime runs local tasks.
 pub async fn rehearse(snapshot: Snapshot, given: Given) -> io::Result<Option<Rehearsal>> {
-    let log = LogWriter::start(None)?;
+    let log = LogWriter::start(None, Arc::default())?;
     let metrics = Arc::new(Metrics::new(1));
     let buffer = log.buffer(metrics.worker(0));
     let (desk, orders) = callout::desk();
@@ -134,7 +134,7 @@ pub async fn rehearse(snapshot: Snapshot, given: Given) -> io::Result<Option<Reh
         index: 0,
         published: Arc::new(Published::new(snapshot)),
         metrics,
-        overload: Overload::start(),
+        overload: Overload::start(1),
         log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
         phase: follow,
         desk,

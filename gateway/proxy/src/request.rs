@@ -24,6 +24,7 @@ use postern_core::config::route::ActionSpec;
 use postern_core::request::RequestError;
 use postern_core::request::RequestHead;
 use postern_core::request::RequestRules;
+use postern_core::request::line_bytes;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_wasm::Exchange;
@@ -39,6 +40,7 @@ use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::error::Side;
 use crate::log_calls::LogCall;
+use crate::policy::Copying;
 use crate::policy::PolicyChain;
 use crate::policy::Verdict;
 use crate::request::policies::filter_response;
@@ -58,7 +60,8 @@ pub(crate) async fn handle(
     // One view for the whole request: a reload must not show it two configurations.
     let view = worker.view();
     let steps = &view.snapshot.config.limits.memory;
-    let in_flight = connection.begin(worker.overload.closes(steps));
+    let begun = worker.share.begin();
+    let in_flight = connection.begin(worker.share.closes(steps), begun);
     let stall = connection.stall();
     let is_head = request.method() == Method::HEAD;
     let mut record = AccessRecord::start(
@@ -115,13 +118,17 @@ async fn forward(
     request: Request<Incoming>,
     record: &mut AccessRecord,
 ) -> Result<Answer, ProxyError> {
-    if worker.overload.refuses(&view.snapshot.config.limits.memory) {
+    if worker.share.refuses(&view.snapshot.config.limits.memory) {
         return Err(ProxyError::MemoryShort);
     }
     let (mut parts, body) = request.into_parts();
     // HTTP/1 counts them while it reads; in HTTP/2 each crumb of a cookie is one.
     if parts.headers.len() > connection.listener.spec.limits.head_fields as usize {
         return Err(ProxyError::Request(RequestError::Fields));
+    }
+    if line_bytes(&parts.method, &parts.uri) > connection.listener.spec.limits.request_line as usize
+    {
+        return Err(ProxyError::Request(RequestError::Line));
     }
     let version = parts.version;
     let on_upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -196,6 +203,9 @@ async fn forward(
     if rule.has_plugins {
         filter_response(&chain, exchange, &mut answer);
     }
+    if let (Some(compress), Answer::Response(response)) = (&chain.effects.compress, &mut answer) {
+        compress.apply(response);
+    }
     Ok(answer)
 }
 
@@ -259,7 +269,8 @@ impl Going<'_> {
                         body.filter(Filter::new(Direction::Request, exchange.fork(), stages));
                     }
                 }
-                self.act(exchange, body, upgrade, keeps_request, record)
+                let copying = chain.effects.copying.take();
+                self.act(exchange, body, upgrade, keeps_request, copying, record)
                     .await
             }
             Err(error) => Err(error),
@@ -287,9 +298,10 @@ impl Going<'_> {
     async fn act(
         &self,
         exchange: &mut Exchange,
-        body: RequestBody,
+        mut body: RequestBody,
         upgrade: Option<OnUpgrade>,
         keeps_request: bool,
+        copying: Option<Copying>,
         record: &mut AccessRecord,
     ) -> Result<Answer, ProxyError> {
         let Self { rule, view, .. } = self;
@@ -322,6 +334,9 @@ impl Going<'_> {
                 // Parsing refuses a rule whose weights are all zero.
                 let upstream = upstream.ok_or(ProxyError::NoRoute)?;
                 let pool = view.pool(upstream);
+                if let Some(copying) = copying.filter(|_| upgrade.is_none()) {
+                    copying.start(self.worker, view, &exchange.request, &mut body);
+                }
                 self.send(exchange, body, upgrade, keeps_request, pool, record)
                     .await
             }

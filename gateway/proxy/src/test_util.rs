@@ -63,7 +63,7 @@ impl MemoryWorker {
         upstream: impl Fn(&EndpointSpec, DuplexStream) + 'static,
     ) -> io::Result<Self> {
         CONNECTOR.set(Some(Box::new(upstream)));
-        let log = LogWriter::start(snapshot.config.access_log.path.clone())?;
+        let log = LogWriter::start(snapshot.config.access_log.path.clone(), Arc::default())?;
         let metrics = Arc::new(Metrics::new(1));
         let buffer = log.buffer(metrics.worker(0));
         let (desk, orders) = callout::desk();
@@ -72,7 +72,7 @@ impl MemoryWorker {
             index: 0,
             published: Arc::new(Published::new(snapshot)),
             metrics,
-            overload: Overload::start(),
+            overload: Overload::start(1),
             log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
             phase: follow,
             desk,
@@ -121,7 +121,7 @@ impl MemoryWorker {
     fn permit(&self, listener: &Listener) -> io::Result<Permit> {
         let limit = listener.spec.limits.connections;
         let limits = &self.worker.view().snapshot.config.limits;
-        let permit = Permit::acquire(&listener.socket, limit, &self.worker.overload, limits);
+        let permit = Permit::acquire(&listener.socket, limit, &self.worker.share, limits);
         permit.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 

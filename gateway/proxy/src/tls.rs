@@ -2,15 +2,19 @@
 
 pub(crate) mod certificates;
 mod client_auth;
+pub(crate) mod passthrough;
+mod tickets;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use postern_core::config::listener::PassthroughSpec;
 use postern_core::config::listener::TlsSpec;
 use postern_core::config::listener::TlsVersion;
 use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
+use postern_core::name::UpstreamName;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::Acceptor;
@@ -23,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 use self::certificates::Certificate;
 use self::certificates::CertificateChoice;
 use self::client_auth::ClientFields;
+use self::tickets::SharedTickets;
 
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -52,6 +57,14 @@ pub(crate) enum TlsError {
         entry: usize,
         source: client_auth::RootsError,
     },
+    #[error(
+        "the file holds fewer than {} bytes; make one with: openssl rand 64",
+        tickets::MIN_SECRET
+    )]
+    TicketKey {
+        /// Position in `ticket_keys`.
+        entry: usize,
+    },
     #[error("the TLS versions cannot be used")]
     Versions(#[source] rustls::Error),
 }
@@ -71,7 +84,18 @@ impl ServerTls {
         spec: &TlsSpec,
         certificates: &BTreeMap<CertificateName, Arc<Certificate>>,
         roots: &[Arc<[u8]>],
+        ticket_keys: &[Arc<[u8]>],
     ) -> Result<ListenerTls, TlsError> {
+        let short = |key: &Arc<[u8]>| key.len() < tickets::MIN_SECRET;
+        if let Some(entry) = ticket_keys.iter().position(short) {
+            return Err(TlsError::TicketKey { entry });
+        }
+        // Without keys from files, or with one that is no key, those of this process.
+        let shared = |domain: &[u8]| -> Option<Arc<dyn ProducesTickets>> {
+            let has_keys = !ticket_keys.is_empty();
+            let shared = has_keys.then(|| SharedTickets::new(ticket_keys, domain));
+            Some(shared??)
+        };
         let served = certificates
             .iter()
             .filter(|(name, _)| spec.certificates.is_empty() || spec.certificates.contains(name));
@@ -105,15 +129,20 @@ impl ServerTls {
         for (entry, (auth, roots)) in spec.client_auth.iter().zip(roots).enumerate() {
             let verifier = client_auth::verifier(&self.provider, roots, auth.is_required)
                 .map_err(|source| TlsError::ClientRoots { entry, source })?;
-            let ticketer = self.tickets.of(auth, roots);
+            let domain = client_auth::domain(auth, roots);
+            let ticketer = shared(&domain).or_else(|| self.tickets.of(domain));
             domains.push(Domain {
                 hosts: auth.hosts.clone(),
                 config: config(Some(verifier), ticketer)?,
             });
         }
         Ok(ListenerTls {
-            acceptor: TlsAcceptor::from(config(None, self.ticketer.clone())?),
+            acceptor: TlsAcceptor::from(config(
+                None,
+                shared(b"").or_else(|| self.ticketer.clone()),
+            )?),
             domains,
+            passthrough: spec.passthrough.clone(),
             choice: Arc::clone(&choice),
         })
     }
@@ -123,6 +152,7 @@ impl ServerTls {
 pub(crate) struct ListenerTls {
     acceptor: TlsAcceptor,
     domains: Vec<Domain>,
+    passthrough: Vec<PassthroughSpec>,
     choice: Arc<CertificateChoice>,
 }
 
@@ -185,6 +215,15 @@ impl ListenerTls {
     pub(crate) fn admits(&self, session: &TlsSession, host: &str) -> bool {
         session.covers(host)
             && (self.domains.is_empty() || self.domain_of(Some(host)) == session.domain)
+    }
+
+    /// Where the connection is passed on to without a handshake, if it is; the caller bounds the
+    /// time.
+    pub(crate) async fn passes_on(&self, stream: &TcpStream) -> io::Result<Option<&UpstreamName>> {
+        if self.passthrough.is_empty() {
+            return Ok(None);
+        }
+        passthrough::upstream_of(stream, &self.passthrough).await
     }
 
     /// Does the handshake; the caller bounds the time.

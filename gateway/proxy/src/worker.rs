@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::metrics::RouteStats;
 use crate::metrics::WorkerStats;
 use crate::overload::Overload;
+use crate::overload::Share;
 use crate::policy::Policy;
 use crate::snapshot::PolicyIndex;
 use crate::snapshot::Published;
@@ -66,7 +67,8 @@ pub(crate) struct Worker {
     index: usize,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
-    pub(crate) overload: Arc<Overload>,
+    /// Of the process's connections and memory.
+    pub(crate) share: Rc<Share>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) log: LogBuffer,
     pub(crate) clock: Clock,
@@ -342,7 +344,7 @@ impl Worker {
             published,
             stats: metrics.worker(index),
             metrics,
-            overload,
+            share: Share::new(&overload, index),
             log,
             clock: Clock::default(),
             connections: Rc::default(),

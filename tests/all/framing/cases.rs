@@ -193,6 +193,8 @@ fn hosts_and_paths() -> Vec<Case> {
             target("/public/..;/admin"),
             RefuseOrOne,
         ),
+        case("F05b", "parameter", target("/admin;a=1/x"), Admin),
+        case("F05c", "encoded parameter", target("/admin%3Ba"), Admin),
         case("F06", "encoded NUL", target("/admin%00.png"), Refuse),
         case("F07", "two slashes", target("//admin"), Admin),
         case("F10", "encoded letter", target("/%61dmin"), Admin),

@@ -113,3 +113,74 @@ policies.no = { kind = "error-pages", statuses = ["403"], body = "no", content-t
     assert_eq!(lines[5]["policy"], "who");
     assert_eq!(lines[5]["outcome"], "ip-access");
 }
+
+#[tokio::test]
+async fn a_copy_of_each_request_goes_elsewhere_and_nobody_waits_for_it() {
+    let app = Upstream::echo("app").await;
+    let (shadow, mut copies) = upstream::held().await;
+    let policies = format!(
+        "policies.copy = {{ kind = \"mirror\", upstream = \"shadow\", body = \"8B\", requests = 3 }}\n\
+         policies.mark = {{ kind = \"headers\", request-headers = {{ set = {{ x-mark = \"1\" }} }} }}\n{}",
+        upstream_table("shadow", shadow.addr)
+    );
+    let config = with_policies(app.addr, &policies, r#"["copy", "mark"]"#);
+    let gateway = SetUp::new().start(&config).await;
+    let mut client = Client::http1(gateway.addr("http")).await;
+    let mut send = async |body: &'static str| {
+        let request = client.request("POST", "a.test", "/x?y=1");
+        let request = request.map(|_| upstream::full(body));
+        let reply = client.send(request).await.unwrap();
+        assert_eq!(reply.status, 200);
+        assert!(reply.text().ends_with(body), "{}", reply.text());
+    };
+    // None of the copies is answered, and none of the requests waits.
+    for body in ["12345678", "", "1"] {
+        send(body).await;
+    }
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let copy = copies.recv().await.unwrap();
+        assert_eq!(copy.request.uri(), "/x?y=1");
+        assert_eq!(copy.request.headers()["x-mark"], "1");
+        assert_eq!(copy.request.headers()["host"], "a.test");
+        held.push(copy);
+    }
+    // Too many at a time; and then one that is too large.
+    send("2").await;
+    for copy in held {
+        copy.release("nobody sees this");
+    }
+    let sent = |gateway: &postern_tests::gateway::Running| {
+        gateway.metrics().contains("postern_mirrors_sent_total 3")
+    };
+    crate::support::until("the copies are over", || sent(&gateway)).await;
+    send("123456789").await;
+    let dropped = "postern_mirrors_dropped_total 2";
+    crate::support::until("both are counted", || gateway.metrics().contains(dropped)).await;
+    assert!(copies.try_recv().is_err(), "and were not sent");
+}
+
+#[tokio::test]
+async fn a_copy_carries_the_body_however_it_came() {
+    let app = Upstream::echo("app").await;
+    let shadow = upstream::recorder::Recorder::start().await;
+    let policies = format!(
+        "policies.copy = {{ kind = \"mirror\", upstream = \"shadow\" }}\n{}",
+        upstream_table("shadow", shadow.addr)
+    );
+    let config = with_policies(app.addr, &policies, r#"["copy"]"#);
+    let gateway = SetUp::new().start(&config).await;
+    let request = b"POST /1 HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n\
+                    POST /2 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nworld\
+                    GET /3 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let got = client::raw::exchange(gateway.addr("http"), request).await;
+    assert_eq!(client::raw::answers(&got).len(), 3);
+    let sent = "postern_mirrors_sent_total 3";
+    crate::support::until("the copies are sent", || gateway.metrics().contains(sent)).await;
+    let (mut requests, violations) = shadow.seen();
+    assert!(violations.is_empty(), "{violations:?}");
+    requests.sort_by(|a, b| a.line.cmp(&b.line));
+    let bodies: Vec<&[u8]> = requests.iter().map(|r| r.body.as_slice()).collect();
+    // By method: the GET first.
+    assert_eq!(bodies, [&b""[..], b"hello!", b"world"]);
+}

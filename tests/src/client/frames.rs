@@ -76,6 +76,16 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     .bytes()
 }
 
+/// What a client begins with: the preface and its settings.
+pub fn opening(settings: &[(u16, u32)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (number, value) in settings {
+        payload.extend(number.to_be_bytes());
+        payload.extend(value.to_be_bytes());
+    }
+    [PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat()
+}
+
 /// The bytes of a HEADERS frame with these fields, in this order, as they are.
 pub fn headers(stream: u32, flags: u8, fields: &[(&str, &[u8])]) -> Vec<u8> {
     frame(HEADERS, flags, stream, &block(fields))
@@ -138,14 +148,8 @@ impl Connection {
 
     /// The same with settings: pairs of a number and a value.
     pub async fn with_settings(addr: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut payload = Vec::new();
-        for (number, value) in settings {
-            payload.extend(number.to_be_bytes());
-            payload.extend(value.to_be_bytes());
-        }
         let mut connection = Self::bare(addr).await;
-        let bytes = [PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat();
-        connection.send(&bytes).await;
+        connection.send(&opening(settings)).await;
         connection
     }
 

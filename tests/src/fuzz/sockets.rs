@@ -17,8 +17,8 @@ use crate::scratch::Scratch;
 
 /// Longest input; more than a handshake may be.
 const MAX_INPUT: usize = 128 << 10;
-/// After the client has ended its side, nothing is left to wait for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// After the client has ended its side, nothing is left to wait for. A busy machine is.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Sockets {
     runtime: LocalRuntime,
@@ -47,7 +47,7 @@ impl Sockets {
         let config = format!(
             r#"
             access-log = {{ format = "off" }}
-            listeners.tls = {{ bind = "127.0.0.1:1", tls = {{}} }}
+            listeners.tls = {{ bind = "127.0.0.1:1", tls = {{}}, timeouts = {{ handshake = "10m", request-head = "10m" }} }}
             certificates.a = {{ cert-file = {:?}, key-file = {:?} }}
             [[routes]]
             hosts = ["a.test"]

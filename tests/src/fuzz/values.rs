@@ -300,6 +300,9 @@ pub fn forwarded_headers(input: &[u8]) {
 /// From the right, the first that is not trusted or the last that can be read.
 fn plain_client(peer: IpAddr, entries: &[Option<String>], trusted: &TrustedProxies) -> IpAddr {
     let mut client = peer;
+    if !trusted.contains(peer) {
+        return client;
+    }
     for entry in entries.iter().rev().take(32) {
         let Some(addr) = entry.as_deref().and_then(plain_addr) else {
             return client;

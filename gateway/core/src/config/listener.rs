@@ -10,6 +10,7 @@ pub use self::http2::Http2Limits;
 use crate::header::TrustedProxies;
 use crate::hostname::Hostname;
 use crate::name::CertificateName;
+use crate::name::UpstreamName;
 use crate::path::EncodedSlash;
 
 /// From accept to the end of a PROXY protocol header.
@@ -30,6 +31,8 @@ pub const DEFAULT_BODY_GRACE: Duration = Duration::from_secs(10);
 pub const DEFAULT_CONNECTIONS: u32 = 20_000;
 /// Bytes of a request head: request line and fields (HTTP/1), decoded fields (HTTP/2).
 pub const DEFAULT_HEAD_BYTES: u32 = 64 << 10;
+/// Bytes of a request line.
+pub const DEFAULT_REQUEST_LINE: u32 = 8 << 10;
 /// Fields of a request.
 pub const DEFAULT_HEAD_FIELDS: u32 = 100;
 /// Streams that one HTTP/2 connection may have open at once.
@@ -71,8 +74,20 @@ pub struct TlsSpec {
     /// Served to a client whose server name none covers, or that sends none. If absent, the first
     /// of `certificates` by name.
     pub default_certificate: Option<CertificateName>,
+    /// Secrets of session tickets: the first encrypts, all of them decrypt. Empty: those of this
+    /// process, which nobody else has.
+    pub ticket_keys: Vec<PathBuf>,
+    /// Server names whose connections are passed on as they are. No host is in two of them.
+    pub passthrough: Vec<PassthroughSpec>,
     /// Hosts whose clients show certificates. No host is in two of them.
     pub client_auth: Vec<ClientAuthSpec>,
+}
+
+/// Connections that are not for this gateway.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PassthroughSpec {
+    pub hosts: Vec<Hostname>,
+    pub upstream: UpstreamName,
 }
 
 /// Hosts whose clients show a certificate.
@@ -123,6 +138,7 @@ impl Default for ListenerTimeouts {
 pub struct ListenerLimits {
     pub connections: u32,
     pub head_bytes: u32,
+    pub request_line: u32,
     pub head_fields: u32,
     pub streams: u32,
     pub requests: u32,
@@ -135,6 +151,7 @@ impl Default for ListenerLimits {
         Self {
             connections: DEFAULT_CONNECTIONS,
             head_bytes: DEFAULT_HEAD_BYTES,
+            request_line: DEFAULT_REQUEST_LINE,
             head_fields: DEFAULT_HEAD_FIELDS,
             streams: DEFAULT_STREAMS,
             requests: DEFAULT_REQUESTS,

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod answer;
+pub mod body;
 pub mod limit;
 pub mod traffic;
 
@@ -17,11 +18,13 @@ use self::answer::CorsSpec;
 use self::answer::MaintenanceSpec;
 use self::answer::RequestIdSpec;
 use self::answer::SecurityHeadersSpec;
+use self::body::CompressionSpec;
 use self::limit::BodySizeSpec;
 use self::limit::ConcurrencySpec;
 use self::limit::RateLimitSpec;
 use self::traffic::CanarySpec;
 use self::traffic::ErrorPagesSpec;
+use self::traffic::MirrorSpec;
 use self::traffic::PageSpec;
 use super::plugin::PluginSpec;
 use super::route::RedirectSpec;
@@ -32,6 +35,7 @@ pub enum PolicySpec {
     BasicAuth(BasicAuthSpec),
     BodySize(BodySizeSpec),
     Canary(CanarySpec),
+    Compression(CompressionSpec),
     Concurrency(ConcurrencySpec),
     Cors(CorsSpec),
     ErrorPages(ErrorPagesSpec),
@@ -40,6 +44,7 @@ pub enum PolicySpec {
     Headers(HeadersSpec),
     IpAccess(IpAccessSpec),
     Maintenance(MaintenanceSpec),
+    Mirror(MirrorSpec),
     RateLimit(RateLimitSpec),
     Redirect(RedirectSpec),
     RequestId(RequestIdSpec),
@@ -54,6 +59,7 @@ impl PolicySpec {
             Self::BasicAuth(_) => "basic-auth",
             Self::BodySize(_) => "body-size",
             Self::Canary(_) => "canary",
+            Self::Compression(_) => "compression",
             Self::Concurrency(_) => "concurrency",
             Self::Cors(_) => "cors",
             Self::ErrorPages(_) => "error-pages",
@@ -61,6 +67,7 @@ impl PolicySpec {
             Self::Headers(_) => "headers",
             Self::IpAccess(_) => "ip-access",
             Self::Maintenance(_) => "maintenance",
+            Self::Mirror(_) => "mirror",
             Self::RateLimit(_) => "rate-limit",
             Self::Redirect(_) => "redirect",
             Self::RequestId(_) => "request-id",

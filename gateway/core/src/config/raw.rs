@@ -176,11 +176,31 @@ pub(super) struct RawTls {
     pub certificates: Option<Vec<Text>>,
     /// The certificate for clients whose server name none covers. Default: the first by name.
     pub default_certificate: Option<Text>,
+    /// Files with secrets of session tickets, at least 32 random bytes each, so that a client can
+    /// resume its session with any replica that has them: the first encrypts, all of them decrypt.
+    /// To replace one, put the new one second everywhere, then first, and half a day later take the
+    /// old one away. Default: keys of this process, which change every six hours.
+    #[serde(default)]
+    pub ticket_keys: Vec<Text>,
+    /// Server names whose connections go to an upstream as they are, TLS included: no route and no
+    /// policy sees them.
+    #[serde(default)]
+    pub passthrough: Vec<At<RawPassthrough>>,
     /// Hosts whose clients show a certificate. The upstream learns of it by the fields
     /// ssl-client-verify ("SUCCESS" or "NONE"), ssl-client-subject-dn, ssl-client-issuer-dn,
     /// ssl-client-fingerprint (SHA-256) and ssl-client-cert (PEM, percent-encoded).
     #[serde(default)]
     pub client_auth: Vec<At<RawClientAuth>>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RawPassthrough {
+    /// Exact names, or "*." and a name.
+    pub hosts: At<Vec<Text>>,
+    /// Its balancing, health checks and `proxy-protocol` hold; its `tls` does not, since the TLS is
+    /// the client's.
+    pub upstream: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -239,6 +259,9 @@ pub(super) struct RawListenerLimits {
     pub connections: Option<At<i64>>,
     /// Size of a request head, as in "64KiB", which is the default.
     pub head: Option<Text>,
+    /// Size of a request line, which is part of the head: method, target and version, as in "8KiB",
+    /// which is the default. A longer one is answered 414.
+    pub request_line: Option<Text>,
     /// Fields of a request. Default: 100.
     pub head_fields: Option<At<i64>>,
     /// Open streams of one HTTP/2 connection. Default: 100.

@@ -7,6 +7,7 @@ use super::RouteTable;
 use super::RuleId;
 use super::matcher;
 use crate::hostname::parent_of;
+use crate::path::without_parameters;
 use crate::request::RequestHead;
 
 /// Which set of rules was asked.
@@ -74,8 +75,14 @@ fn collect<'t>(
     request: &RequestHead,
     into: &mut Vec<Candidate<'t>>,
 ) {
+    let path = request.path.path();
+    let plain = without_parameters(path);
     for rule in &rules.rules {
-        let mismatch = matcher::check(&rule.matches, request).err();
+        let checked = matcher::check(&rule.matches, request, path);
+        let mismatch = match (checked, &plain) {
+            (Err(_), Some(plain)) => matcher::check(&rule.matches, request, plain).err(),
+            (checked, _) => checked.err(),
+        };
         into.push(Candidate {
             id: rule.id,
             scope,

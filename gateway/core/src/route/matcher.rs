@@ -46,8 +46,12 @@ impl fmt::Display for ValueMatch {
 }
 
 /// Every condition has to hold; they are asked in the order in which [`Mismatch`] lists them.
-pub(super) fn check<'m>(matches: &'m MatchSpec, request: &RequestHead) -> Result<(), Mismatch<'m>> {
-    let path = request.path.path();
+/// `path` is the request's, or that without parameters.
+pub(super) fn check<'m>(
+    matches: &'m MatchSpec,
+    request: &RequestHead,
+    path: &str,
+) -> Result<(), Mismatch<'m>> {
     let is_path = match &matches.path {
         PathMatch::Exact(exact) => path == exact,
         PathMatch::Prefix(prefix) => has_prefix(path, prefix),

@@ -6,6 +6,8 @@ use crate::config::route::RewriteSpec;
 use crate::path::EncodedSlash;
 use crate::path::PathError;
 use crate::path::RequestPath;
+use crate::path::has_prefix;
+use crate::path::without_parameters;
 use crate::request::RequestHead;
 
 /// The rewritten path would not be one that may be requested.
@@ -30,6 +32,12 @@ pub fn rewrite(
                 PathMatch::Exact(_) | PathMatch::Regex(_) => "",
             };
             let path = path.path();
+            // A prefix with parameters in it can only be cut off without them.
+            let plain = match has_prefix(path, old) {
+                true => None,
+                false => without_parameters(path),
+            };
+            let path = plain.as_deref().unwrap_or(path);
             let rest = path.strip_prefix(old).unwrap_or(path);
             let mut text = String::with_capacity(new.len() + rest.len() + 1);
             text.push_str(new);
@@ -95,6 +103,9 @@ mod tests {
             ("/api/", prefix("/api"), to(""), "/"),
             ("/api/v1", prefix("/api"), to("/v2/x"), "/v2/x/v1"),
             ("/x", prefix(""), to("/sub"), "/sub/x"),
+            ("/api/v1;a=1", prefix("/api"), to(""), "/v1;a=1"),
+            ("/api;a=1/v1", prefix("/api"), to(""), "/v1"),
+            ("/api;a=1", prefix("/api"), to("/v2"), "/v2"),
             (
                 "/a/b?q",
                 prefix("/a"),

@@ -46,6 +46,45 @@ fn request(
 }
 
 #[test]
+fn a_path_with_parameters_is_guarded_as_the_path_without() {
+    let few = "[[routes]]
+        rules = [
+          { upstream = 'u' },
+          { path.prefix = '/x', upstream = 'u' },
+          { path.prefix = '/x/y', upstream = 'u' },
+          { path.exact = '/z', upstream = 'u' },
+          { path.exact = '/z;v=2', upstream = 'u' },
+          { path.regex = '/r/[0-9]+', upstream = 'u' },
+        ";
+    // With an index, and without.
+    let more: String = (0..20)
+        .map(|n| format!("{{ path.prefix = '/n{n}', upstream = 'u' }},\n"))
+        .collect();
+    for text in [format!("{few}]"), format!("{few}{more}]")] {
+        let routes = routes(&text);
+        let table = RouteTable::new(&routes);
+        for (target, want) in [
+            ("/x;a/b", 1),
+            ("/x;a=1", 1),
+            ("/x%3ba/b", 1),
+            ("/x%3Ba;c/y", 2),
+            ("/x;a/y;b", 2),
+            ("/xy;a", 0),
+            ("/;x/x", 0),
+            ("/z;v=1", 3),
+            ("/z;v=2", 4),
+            ("/r/12;v=1", 5),
+        ] {
+            let request = request("GET", "a.test", target, &[]);
+            let found = table.find(&request).map(|id| id.rule);
+            assert_eq!(found, Some(want), "{target}");
+            let explained = table.explain(&request);
+            assert_eq!(explained.winner().map(|id| id.rule), Some(want), "{target}");
+        }
+    }
+}
+
+#[test]
 fn the_most_specific_rule_wins() {
     // Listed from worst to best, so that a lookup which ignores rank fails.
     let routes = routes(

@@ -36,6 +36,7 @@ pub(super) fn listener(spec: &ListenerLimits) -> Value {
     json!({
         "connections": spec.connections,
         "head": print_size(u64::from(spec.head_bytes)),
+        "request-line": print_size(u64::from(spec.request_line)),
         "head-fields": spec.head_fields,
         "streams": spec.streams,
         "requests": spec.requests,

@@ -43,6 +43,12 @@ impl View {
             ]),
             PolicySpec::BodySize(spec) => json!({ "limit": print_size(spec.limit) }),
             PolicySpec::Canary(spec) => canary(spec),
+            PolicySpec::Compression(spec) => json!({
+                "codings": spec.codings.iter().map(|c| c.as_str()).collect::<Vec<_>>(),
+                "types": texts(&spec.types),
+                "min-size": print_size(spec.min_size),
+                "responses": spec.responses,
+            }),
             PolicySpec::Concurrency(spec) => json!({
                 "requests": spec.requests,
                 "key": spec.key.to_string(),
@@ -68,6 +74,13 @@ impl View {
                 ("body", json!(spec.body)),
                 ("allow", json!(texts(&spec.allow))),
             ]),
+            PolicySpec::Mirror(spec) => json!({
+                "upstream": spec.upstream.as_str(),
+                "percent": spec.percent,
+                "body": print_size(spec.body),
+                "requests": spec.requests,
+                "timeout": duration(spec.timeout),
+            }),
             PolicySpec::RateLimit(spec) => json!({
                 "rate": spec.rate.to_string(),
                 "burst": spec.burst,

@@ -26,11 +26,11 @@ proxy-protocol = "optional"
 proxy-protocol-from = ["10.0.0.0/8"]
 encoded-slash = "keep"
 timeouts = { proxy-header = "2s", handshake = "1s", request-head = "1500ms", keep-alive = "2m", body-idle = "3s", write-idle = "4s", body-grace = "5s" }
-limits = { connections = 5, head = "16KiB", head-fields = 7, streams = 9, requests = 10, body-rate = "1KiB" }
+limits = { connections = 5, head = "16KiB", request-line = "4KiB", head-fields = 7, streams = 9, requests = 10, body-rate = "1KiB" }
 http2 = { head = "8KiB", window = "1s", resets = 1, resets-in-window = 2, faults = 3, settings = 4, pings = 5, priorities = 6, window-updates = 7, empty-data = 9 }
 [listeners.https]
 bind = "[::]:8443"
-tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop", client-auth = [{ hosts = ["a.test", "*.a.test"], ca-file = "/ca.pem", mode = "optional" }, { ca-file = "/ca.pem" }] }
+tls = { min-version = "1.3", certificates = ["shop"], default-certificate = "shop", ticket-keys = ["/t1", "/t2"], passthrough = [{ hosts = ["p.test", "*.p.test"], upstream = "b" }], client-auth = [{ hosts = ["a.test", "*.a.test"], ca-file = "/ca.pem", mode = "optional" }, { ca-file = "/ca.pem" }] }
 [certificates.shop]
 cert-file = "/c.pem"
 key-file = "/k.pem"
@@ -82,6 +82,12 @@ keep-credentials = true
 [policies.body]
 kind = "body-size"
 limit = "3MiB"
+[policies.small]
+kind = "compression"
+codings = ["gzip", "zstd"]
+types = ["text/*", "application/json"]
+min-size = "2KiB"
+responses = 7
 [policies.flight]
 kind = "concurrency"
 requests = 4
@@ -96,6 +102,13 @@ header = "x-new"
 header-value = "yes"
 cookie = "new"
 by = "request"
+[policies.copy]
+kind = "mirror"
+upstream = "b"
+percent = 7
+body = "2KiB"
+requests = 8
+timeout = "3s"
 [policies.pages]
 kind = "error-pages"
 statuses = ["404", "500-599"]
@@ -187,7 +200,7 @@ fn what_is_printed_is_read_back_as_the_same() {
         "[upstreams.b]\nendpoints = ['127.0.0.1:1']",
         "[policies.nothing]\nkind = 'headers'\n[[routes]]\nrules = [{ respond.status = 404, policies = ['nothing'] }]",
         "[listeners.a]\nbind = '[::]:0'",
-        "policies.a = { kind = 'cors', origins = ['*'] }\npolicies.b = { kind = 'maintenance' }\npolicies.c = { kind = 'security-headers', hsts = {} }\npolicies.d = { kind = 'request-id' }\npolicies.e = { kind = 'concurrency', requests = 1 }\npolicies.f = { kind = 'rate-limit', rate = '3/d' }",
+        "policies.a = { kind = 'cors', origins = ['*'] }\npolicies.b = { kind = 'maintenance' }\npolicies.c = { kind = 'security-headers', hsts = {} }\npolicies.d = { kind = 'request-id' }\npolicies.e = { kind = 'concurrency', requests = 1 }\npolicies.f = { kind = 'rate-limit', rate = '3/d' }\npolicies.g = { kind = 'compression' }",
     ] {
         let first = read(text);
         let printed = toml::render(&config(&first, Secrets::Shown));
@@ -198,6 +211,29 @@ fn what_is_printed_is_read_back_as_the_same() {
             printed
         );
     }
+}
+
+/// Whatever the fuzzers have come to that is a configuration.
+#[test]
+fn what_fuzzers_found_is_printed_and_read_back() {
+    let corpus = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../tests/fuzz/corpus/config_toml"
+    );
+    let mut read_back = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let Ok(text) = std::fs::read_to_string(entry.unwrap().path()) else {
+            continue;
+        };
+        let path = "a.toml".into();
+        let Ok(first) = parse(&[ConfigText { path, text }]) else {
+            continue;
+        };
+        let printed = toml::render(&config(&first.config, Secrets::Shown));
+        assert_eq!(read(&printed), first.config, "{printed}");
+        read_back += 1;
+    }
+    assert!(read_back > 0, "no configuration in {corpus}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use super::unix_seconds;
+use crate::metrics::Counter;
 use crate::metrics::WorkerStats;
 
 /// A worker hands its buffer over at this size, in bytes...
@@ -42,11 +43,12 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// `path` is `None` for standard output.
-    pub(crate) fn start(path: Option<PathBuf>) -> io::Result<Self> {
+    /// `lost` counts the lines that cannot be written.
+    pub(crate) fn start(path: Option<PathBuf>, lost: Arc<Counter>) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(QUEUED_BUFFERS);
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(path, &receiver))?;
+            .spawn(move || write_all(path, &receiver, &lost))?;
         Ok(Self {
             sender: Some(sender),
             thread: Some(thread),
@@ -90,13 +92,20 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_all(path: Option<PathBuf>, receiver: &mpsc::Receiver<Message>) {
+fn write_all(path: Option<PathBuf>, receiver: &mpsc::Receiver<Message>, lost: &Counter) {
     let mut out = open(path.as_deref());
     let mut is_failing = false;
+    // Half a line is at the end of what was written.
+    let mut is_cut = false;
     while let Ok(message) = receiver.recv() {
         match message {
             Message::Lines(lines) => {
-                let result = out.write_all(&lines).and_then(|()| out.flush());
+                let (written, result) = write_lines(&mut *out, &lines, is_cut);
+                let left = &lines[written..];
+                lost.add(left.iter().filter(|&&byte| byte == b'\n').count() as u64);
+                if written > 0 {
+                    is_cut = lines[written - 1] != b'\n';
+                }
                 match result {
                     Ok(()) if is_failing => {
                         is_failing = false;
@@ -111,12 +120,33 @@ fn write_all(path: Option<PathBuf>, receiver: &mpsc::Receiver<Message>) {
                     Err(_) => {}
                 }
             }
-            Message::Open(path) => out = open(path.as_deref()),
+            Message::Open(path) => {
+                out = open(path.as_deref());
+                is_cut = false;
+            }
             Message::Sync(answer) => {
                 let _ = answer.try_send(());
             }
         }
     }
+}
+
+/// How many bytes of the lines were written, and what became of the rest. What follows half a line
+/// begins a new one.
+fn write_lines(out: &mut dyn Write, lines: &[u8], is_cut: bool) -> (usize, io::Result<()>) {
+    if is_cut && let Err(error) = out.write_all(b"\n") {
+        return (0, Err(error));
+    }
+    let mut written = 0;
+    while written < lines.len() {
+        match out.write(&lines[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, out.flush())
 }
 
 fn open(path: Option<&Path>) -> Box<dyn Write> {
@@ -231,6 +261,39 @@ mod tests {
         };
         assert_eq!(kept, b"one\ntwo\n");
         assert!(receiver.try_recv().is_err(), "the others were dropped");
+    }
+
+    /// Takes so many bytes, then nothing more until there is room.
+    struct Disk(Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, room) = &mut *self.0.lock().unwrap();
+            let count = bytes.len().min(*room);
+            if count == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            *room -= count;
+            written.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_cuts_one_at_most() {
+        let disk = Arc::new(std::sync::Mutex::new((Vec::new(), 6)));
+        let mut out = Disk(Arc::clone(&disk));
+        let (written, result) = write_lines(&mut out, b"one\ntwo\n", false);
+        assert_eq!(written, 6);
+        assert!(result.is_err());
+        assert_eq!(write_lines(&mut out, b"three\n", true).0, 0);
+        disk.lock().unwrap().1 = 100;
+        assert_eq!(write_lines(&mut out, b"four\n", true).0, 5);
+        assert_eq!(disk.lock().unwrap().0, b"one\ntw\nfour\n");
     }
 
     #[test]

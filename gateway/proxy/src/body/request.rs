@@ -13,6 +13,7 @@ use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
 use postern_wasm::exchange::HeldBody;
+use tokio::sync::oneshot;
 
 use super::BodyError;
 use super::Inbound;
@@ -24,6 +25,7 @@ use super::pace::Pace;
 use super::replay::Kept;
 use super::replay::Replay;
 use super::shown;
+use super::tap::Tap;
 use crate::clock::Timer;
 
 /// A request body on its way to an upstream.
@@ -42,6 +44,8 @@ struct RequestSource {
     limit: Option<Limit>,
     /// Of a body that may have to be sent again.
     replay: Option<Box<Replay>>,
+    /// Of a body that is copied.
+    tap: Option<Box<Tap>>,
 }
 
 /// Bytes that may still come, and whether more did.
@@ -111,6 +115,7 @@ impl RequestBody {
                 tally: None,
                 limit: None,
                 replay: None,
+                tap: None,
             },
             filter: None,
         }
@@ -128,6 +133,7 @@ impl RequestBody {
                 }),
                 limit: None,
                 replay: None,
+                tap: None,
             },
             filter: None,
         }
@@ -139,6 +145,13 @@ impl RequestBody {
         let is_too_large = Rc::default();
         self.source.limit = Some((bytes, Rc::clone(&is_too_large)));
         is_too_large
+    }
+
+    /// Copies the body while it passes by.
+    pub(crate) fn tap(&mut self, mut tap: Tap) -> oneshot::Receiver<Bytes> {
+        let whole = tap.whole();
+        self.source.tap = Some(Box::new(tap));
+        whole
     }
 
     /// Keeps what is sent, as far as it is little, so that the body can be sent once more. A body
@@ -174,6 +187,7 @@ impl RequestBody {
                 }),
                 limit: kept.limit.take(),
                 replay: Some(Box::new(Replay::of(kept))),
+                tap: None,
             },
             filter: None,
         })
@@ -217,6 +231,31 @@ impl RequestBody {
 
 impl RequestSource {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
+        let polled = self.poll_next(cx);
+        if self.tap.is_some() {
+            self.tapped(&polled);
+        }
+        polled
+    }
+
+    fn tapped(&mut self, polled: &PolledFrame<BodyError>) {
+        // Nobody polls for an end that is known.
+        let is_over = self.is_over();
+        let Some(tap) = &mut self.tap else { return };
+        let has_ended = match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                tap.passed(frame.data_ref().map_or(&[], |data| data));
+                is_over
+            }
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if has_ended {
+            tap.ended();
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> PolledFrame<BodyError> {
         if let Some(bytes) = self.replay.as_mut().and_then(|replay| replay.next()) {
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }

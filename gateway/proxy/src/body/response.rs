@@ -12,12 +12,14 @@ use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
+use postern_core::policy::compression::Coding;
 use postern_wasm::exchange::HeldBody;
 
 use super::BodyError;
 use super::Inbound;
 use super::PolledFrame;
 use super::Progress;
+use super::encode::Encoder;
 use super::filter::Filter;
 use super::held::read_ahead;
 use super::larger;
@@ -27,6 +29,7 @@ use crate::access_log::AccessRecord;
 use crate::clock::Timer;
 use crate::connection::InFlight;
 use crate::connection::Stall;
+use crate::policy::Compressing;
 use crate::upstream::Http1;
 use crate::upstream::Lease;
 
@@ -66,6 +69,7 @@ enum Source {
     Upstream(Box<UpstreamBody>),
     Held(Box<HeldSource>),
     Filtered(Box<(Self, Filter)>),
+    Encoded(Box<(Self, Encoder)>),
 }
 
 /// A body that was read ahead.
@@ -93,6 +97,7 @@ impl Source {
                 held.bytes.is_empty() && held.trailers.is_none() && held.rest.is_over()
             }
             Self::Filtered(filtered) => filtered.1.is_end_stream(),
+            Self::Encoded(encoded) => encoded.1.is_over(),
         }
     }
 
@@ -116,6 +121,10 @@ impl Source {
                 let (source, filter) = &mut **filtered;
                 filter.poll_frame(cx, source, Self::poll_frame, Self::is_over)
             }
+            Self::Encoded(encoded) => {
+                let (source, encoder) = &mut **encoded;
+                encoder.poll_frame(cx, source, Self::poll_frame)
+            }
         }
     }
 
@@ -126,7 +135,7 @@ impl Source {
             Self::Upstream(upstream) => upstream.inbound.body.size_hint(),
             Self::Held(held) => larger(held.rest.size_hint(), held.bytes.len() as u64),
             // Plugins may make it longer or shorter.
-            Self::Filtered(_) => SizeHint::default(),
+            Self::Filtered(_) | Self::Encoded(_) => SizeHint::default(),
         }
     }
 }
@@ -219,6 +228,16 @@ impl ResponseBody {
             let source = std::mem::replace(&mut self.source, Source::Empty);
             self.source = Source::Filtered(Box::new((source, filter)));
         }
+    }
+
+    /// Compresses what is to come; false if there is no coder to be had.
+    pub(crate) fn encode(&mut self, coding: Coding, place: Compressing) -> bool {
+        let Ok(encoder) = Encoder::new(coding, place) else {
+            return false;
+        };
+        let source = std::mem::replace(&mut self.source, Source::Empty);
+        self.source = Source::Encoded(Box::new((source, encoder)));
+        true
     }
 
     /// Tells the request's body when the response is over.

@@ -24,9 +24,10 @@ where
         let connection = Rc::clone(&self.connection);
         let limit = connection.listener.spec.timeouts.write_idle;
         let stall = Rc::new(Stall::new(&self.clock, limit));
+        // A future that is captured and then pinned has two places in its task; a request is large.
+        let mut future = Box::pin(future);
         // Ends with its connection, which drops the stream that it serves, or when it stalls.
         tokio::task::spawn_local(async move {
-            let mut future = std::pin::pin!(future);
             let mut is_first = true;
             std::future::poll_fn(|cx| {
                 if std::mem::take(&mut is_first) {

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::clock::Timer;
 use crate::guard::Abuse;
 use crate::guard::Wire;
+use crate::overload::Begun;
 
 /// How long the answer to a request that came too slowly may take to be written.
 const LAST_ANSWER: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ impl Watch {
 
     /// Counts a request as in flight until the returned value is dropped. `is_last` if no other is
     /// wanted after it.
-    pub(super) fn begin(self: &Rc<Self>, is_last: bool) -> InFlight {
+    pub(super) fn begin(self: &Rc<Self>, is_last: bool, begun: Begun) -> InFlight {
         self.active.set(self.active.get() + 1);
         self.phase.set(Phase::Serving);
         // The head of the next may have begun before this one was taken up.
@@ -106,7 +107,10 @@ impl Watch {
         if is_last || self.left.get() == 0 {
             self.drain();
         }
-        InFlight(Rc::clone(self))
+        InFlight {
+            watch: Rc::clone(self),
+            _begun: begun,
+        }
     }
 
     pub(super) fn drain(&self) {
@@ -259,11 +263,14 @@ impl Watch {
 }
 
 /// A request in flight on its connection.
-pub(crate) struct InFlight(Rc<Watch>);
+pub(crate) struct InFlight {
+    watch: Rc<Watch>,
+    _begun: Begun,
+}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let watch = &self.0;
+        let watch = &self.watch;
         watch.active.set(watch.active.get() - 1);
         if watch.active.get() > 0 {
             return;

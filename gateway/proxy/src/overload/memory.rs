@@ -8,6 +8,22 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Version 1 writes a number near this where there is no limit.
 const NO_LIMIT: u64 = 1 << 60;
 
+/// Bytes in use, and how many may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Usage {
+    pub(super) used: u64,
+    /// Zero where there is no limit.
+    pub(super) limit: u64,
+}
+
+impl Usage {
+    /// Zero where there is no limit.
+    pub(super) fn percent(self) -> u8 {
+        let percent = self.used.saturating_mul(100).checked_div(self.limit);
+        u8::try_from(percent.unwrap_or(0).min(100)).unwrap_or(100)
+    }
+}
+
 /// The files that tell.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct ControlGroup {
@@ -27,16 +43,16 @@ impl ControlGroup {
         found.into_iter().find(|group| group.usage.is_file())
     }
 
-    /// `None` where there is no limit.
-    pub(super) fn percent(&self) -> Option<u8> {
+    /// `None` if the files do not tell.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        // The limit may have been taken away since.
         let limit = number(&self.limit).filter(|&limit| limit > 0 && limit < NO_LIMIT);
-        let Some(limit) = limit else {
-            // It may have been taken away.
-            return Some(0);
-        };
         let stat = fs::read_to_string(&self.stat).unwrap_or_default();
         let used = number(&self.usage)?.saturating_sub(inactive(&stat, self.key));
-        u8::try_from((used.saturating_mul(100) / limit).min(100)).ok()
+        Some(Usage {
+            used,
+            limit: limit.unwrap_or(0),
+        })
     }
 }
 
@@ -129,7 +145,11 @@ mod tests {
             ("", "1000\n", "", None),
         ] {
             write(usage, limit, stat);
-            assert_eq!(group.percent(), want, "{usage:?} {limit:?} {stat:?}");
+            assert_eq!(
+                group.usage().map(Usage::percent),
+                want,
+                "{usage:?} {limit:?} {stat:?}"
+            );
         }
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -5,7 +5,6 @@
 //! it would let guessers fill the memory.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicUsize;
@@ -24,6 +23,8 @@ use postern_core::config::policy::access::BasicAuthSpec;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::htpasswd::Hash;
+use super::htpasswd::parse_users;
 use super::native::PolicyError;
 use super::native::Reply;
 use super::native::Turn;
@@ -40,10 +41,6 @@ const MAX_WAITING: usize = 100;
 const REMEMBERED: Duration = Duration::from_secs(5 * 60);
 /// Credentials that are remembered; the table is emptied when it is full.
 const MAX_REMEMBERED: usize = 10_000;
-/// Highest cost of a hash: 14 takes a second.
-const MAX_COST: u32 = 14;
-/// Users of one file.
-const MAX_USERS: usize = 100_000;
 
 static HASHING: Semaphore = Semaphore::const_new(MAX_HASHING);
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -52,9 +49,10 @@ pub(super) struct BasicAuth {
     challenge: HeaderValue,
     user_header: Option<HeaderName>,
     keeps_credentials: bool,
-    users: HashMap<String, Arc<str>>,
-    /// What is compared with for a user that is not there, so that the answer takes as long.
-    decoy: Arc<str>,
+    users: HashMap<String, Hash>,
+    /// What is compared with for a user that is not there, so that the answer takes as long as for
+    /// those with the slowest kind of hash.
+    decoy: Hash,
     /// Seeded, so that the memory holds nothing that could be tried elsewhere.
     key: hmac::Key,
     remembered: Mutex<HashMap<[u8; 32], Instant>>,
@@ -63,8 +61,11 @@ pub(super) struct BasicAuth {
 impl BasicAuth {
     pub(super) fn new(spec: &BasicAuthSpec, file: &[u8]) -> Result<Self, PolicyError> {
         let users = parse_users(file)?;
-        let decoy = users.values().next().cloned();
-        let decoy = decoy.ok_or(PolicyError::NoUsers)?;
+        let slowest = users.values().reduce(|slowest, hash| {
+            let is_as_slow = slowest.is_as_slow_as(hash);
+            if is_as_slow { slowest } else { hash }
+        });
+        let decoy = slowest.cloned().ok_or(PolicyError::NoUsers)?;
         let realm: String = spec.realm.replace('\\', "\\\\").replace('"', "\\\"");
         let challenge = format!("Basic realm=\"{realm}\", charset=\"UTF-8\"");
         Ok(Self {
@@ -126,7 +127,7 @@ impl BasicAuth {
             return Ok(true);
         }
         let known = self.users.get(&credentials.user);
-        let hash = Arc::clone(known.unwrap_or(&self.decoy));
+        let hash = known.unwrap_or(&self.decoy).clone();
         let password = credentials.password.clone();
         let is_right = verify(password, hash).await? && known.is_some();
         if is_right {
@@ -182,7 +183,7 @@ impl Drop for Wait {
     }
 }
 
-async fn verify(password: Vec<u8>, hash: Arc<str>) -> Result<bool, Busy> {
+async fn verify(password: Vec<u8>, hash: Hash) -> Result<bool, Busy> {
     let waiting = WAITING.fetch_add(1, Ordering::Relaxed);
     let _wait = Wait;
     if waiting >= MAX_WAITING {
@@ -193,7 +194,7 @@ async fn verify(password: Vec<u8>, hash: Arc<str>) -> Result<bool, Busy> {
     let hashing = tokio::task::spawn_blocking(move || {
         // Held to the end, also when the client has left meanwhile.
         let _permit = permit;
-        bcrypt::verify(password, &hash).unwrap_or(false)
+        hash.verify(&password)
     });
     Ok(hashing.await.unwrap_or(false))
 }
@@ -221,62 +222,9 @@ impl Credentials {
     }
 }
 
-/// Reads `user:hash` lines, as `htpasswd -B` writes them.
-fn parse_users(file: &[u8]) -> Result<HashMap<String, Arc<str>>, PolicyError> {
-    let text = std::str::from_utf8(file).map_err(|_| PolicyError::NotText)?;
-    let mut users = HashMap::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let at = index + 1;
-        let (user, hash) = line.split_once(':').ok_or(PolicyError::UserLine(at))?;
-        if user.is_empty() || users.len() == MAX_USERS {
-            return Err(PolicyError::UserLine(at));
-        }
-        let is_bcrypt = ["$2y$", "$2b$", "$2a$"]
-            .iter()
-            .any(|kind| hash.starts_with(kind));
-        if !is_bcrypt {
-            return Err(PolicyError::UserHash(at));
-        }
-        let parts: bcrypt::HashParts = hash.parse().map_err(|_| PolicyError::UserLine(at))?;
-        if parts.get_cost() > MAX_COST {
-            return Err(PolicyError::UserCost(at, MAX_COST));
-        }
-        users.insert(user.to_owned(), Arc::from(hash));
-    }
-    Ok(users)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ANN: &str = "$2y$05$c4WoMPo3SXsafkva.HHa6u7b1XOWKqA7XZANDrnv4IVny/8ABNR66";
-
-    #[test]
-    fn a_file_of_users_is_read_whole_or_refused_by_line() {
-        let good = format!("# staff\n\nann:{ANN}\n bob:{ANN} \n");
-        let users = parse_users(good.as_bytes()).unwrap();
-        assert_eq!(users.len(), 2);
-        let cases = [
-            ("ann".to_owned(), "line 1"),
-            (format!("ann:{ANN}\n:{ANN}"), "line 2"),
-            ("ann:secret".to_owned(), "line 1"),
-            ("ann:$apr1$x$y".to_owned(), "line 1"),
-            ("ann:{SHA}x".to_owned(), "line 1"),
-            ("ann:$2y$05$short".to_owned(), "line 1"),
-            (format!("ann:{}", ANN.replace("$05$", "$15$")), "line 1"),
-        ];
-        for (file, place) in cases {
-            let error = parse_users(file.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(place), "{file}: {error}");
-            assert!(!error.contains("secret"), "{error}");
-        }
-        assert!(parse_users(b"\xff").is_err());
-    }
 
     #[test]
     fn credentials_are_read_as_they_are_written() {

@@ -262,7 +262,8 @@ impl ForwardAuth {
         let clock = &turn.worker.clock;
         let asked = async {
             let upstream = &self.spec.upstream;
-            let response = subrequest(turn.worker, turn.view, upstream, question).await;
+            let response =
+                subrequest(turn.worker, turn.view, upstream, question, Bytes::new()).await;
             match response {
                 Ok(response) => self.decide(response).await,
                 Err(error) => {

@@ -25,12 +25,16 @@ use postern_wasm::Exchange;
 use postern_wasm::exchange::LocalResponse;
 
 use super::basic_auth::BasicAuth;
+use super::compression::Compress;
+use super::compression::Compression;
 use super::concurrency::Concurrency;
 use super::concurrency::Permit;
 use super::cors::CorsPolicy;
 use super::error_pages::ErrorPages;
 use super::forward_auth::ForwardAuth;
 use super::maintenance::Maintenance;
+use super::mirror::Copying;
+use super::mirror::Mirror;
 use super::rate_limit::RateLimit;
 use super::redirect;
 use super::request_id::RequestId;
@@ -57,10 +61,15 @@ pub(crate) enum PolicyError {
     NoUsers,
     #[error("line {0} of the file is no user and hash, as in user:$2y$...")]
     UserLine(usize),
-    #[error("line {0} of the file holds no bcrypt hash; make one with htpasswd -B")]
+    #[error(
+        "line {0} of the file holds no hash of a kind that is known (bcrypt, $apr1$, $1$, $5$, $6$, \
+         {{SHA}}); make one with htpasswd -B"
+    )]
     UserHash(usize),
     #[error("line {0} of the file holds a hash with a cost above {1}, which takes seconds")]
     UserCost(usize, u32),
+    #[error("line {0} of the file holds a hash with more than {1} rounds, which takes seconds")]
+    UserRounds(usize, usize),
     #[error("the system gives no random numbers")]
     Random,
 }
@@ -71,6 +80,7 @@ enum Step {
     BodySize(u64),
     /// With a count of the requests, for those that choose for themselves.
     Canary(CanarySpec, AtomicU64),
+    Compression(Compression),
     Concurrency(Concurrency),
     Cors(CorsPolicy),
     ErrorPages(ErrorPages),
@@ -78,6 +88,7 @@ enum Step {
     Headers(HeadersSpec),
     IpAccess(IpAccess),
     Maintenance(Maintenance),
+    Mirror(Mirror),
     RateLimit(Box<RateLimit>),
     Redirect(postern_core::config::route::RedirectSpec),
     RequestId(RequestId),
@@ -106,6 +117,10 @@ pub(crate) struct Effects {
     pub(super) excess: Option<Rc<Cell<bool>>>,
     /// Held until the request is over.
     pub(crate) permits: Vec<Permit>,
+    /// How the response may be compressed, at the very end.
+    pub(crate) compress: Option<Rc<Compress>>,
+    /// A copy of the request for another upstream.
+    pub(crate) copying: Option<Copying>,
     /// Response fields, each written when its policy's turn on the response comes.
     fields: Vec<(usize, HeaderName, HeaderValue)>,
     /// The same, for fields that may be there more than once.
@@ -153,6 +168,7 @@ impl NativePolicy {
             PolicySpec::BasicAuth(spec) => Step::BasicAuth(Box::new(BasicAuth::new(spec, bytes)?)),
             PolicySpec::BodySize(spec) => Step::BodySize(spec.limit),
             PolicySpec::Canary(spec) => Step::Canary(spec.clone(), AtomicU64::new(0)),
+            PolicySpec::Compression(spec) => Step::Compression(Compression::new(spec)),
             PolicySpec::Concurrency(spec) => Step::Concurrency(Concurrency::new(spec.clone())),
             PolicySpec::Cors(spec) => Step::Cors(CorsPolicy::new(spec)),
             PolicySpec::ErrorPages(spec) => Step::ErrorPages(ErrorPages::new(spec, bytes)),
@@ -162,6 +178,7 @@ impl NativePolicy {
             PolicySpec::Headers(spec) => Step::Headers(spec.clone()),
             PolicySpec::IpAccess(spec) => Step::IpAccess(IpAccess::new(spec)),
             PolicySpec::Maintenance(spec) => Step::Maintenance(Maintenance::new(spec.clone())),
+            PolicySpec::Mirror(spec) => Step::Mirror(Mirror::new(spec)),
             PolicySpec::RateLimit(spec) => {
                 Step::RateLimit(Box::new(RateLimit::new(&name, spec.clone())))
             }
@@ -197,6 +214,10 @@ impl NativePolicy {
                 self.choose_upstream(spec, count, &mut turn);
                 None
             }
+            Step::Compression(compression) => {
+                compression.on_request(&mut turn);
+                None
+            }
             Step::Concurrency(concurrency) => concurrency.on_request(&mut turn),
             Step::Cors(cors) => cors.on_request(&mut turn),
             Step::ErrorPages(_) => None,
@@ -208,6 +229,12 @@ impl NativePolicy {
             Step::IpAccess(access) if access.allows(turn.client) => None,
             Step::IpAccess(_) => Some(turn.refuse(StatusCode::FORBIDDEN, "ip-access")),
             Step::Maintenance(maintenance) => maintenance.on_request(&turn),
+            Step::Mirror(mirror) => {
+                if let Some(copying) = mirror.on_request() {
+                    turn.effects.copying = Some(copying);
+                }
+                None
+            }
             Step::RateLimit(limit) => limit.on_request(&mut turn),
             Step::Redirect(spec) => redirect::on_request(spec, &turn),
             Step::RequestId(request_id) => {
@@ -232,10 +259,12 @@ impl NativePolicy {
             Step::BasicAuth(_)
             | Step::BodySize(_)
             | Step::Canary(..)
+            | Step::Compression(_)
             | Step::Concurrency(_)
             | Step::ForwardAuth(_)
             | Step::IpAccess(_)
             | Step::Maintenance(_)
+            | Step::Mirror(_)
             | Step::RateLimit(_)
             | Step::Redirect(_)
             | Step::RequestId(_) => {}

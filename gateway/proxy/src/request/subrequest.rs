@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use http::Response;
 use http::StatusCode;
 use hyper::body::Incoming;
@@ -24,12 +25,13 @@ use crate::upstream::Sender;
 use crate::worker::View;
 use crate::worker::Worker;
 
-/// Sends it without body, over the same connections as any request. The caller bounds the time.
+/// Sends it with this body, over the same connections as any request. The caller bounds the time.
 pub(crate) async fn subrequest(
     worker: &Rc<Worker>,
     view: &View,
     upstream: &UpstreamName,
     mut head: RequestHead,
+    body: Bytes,
 ) -> Result<Response<ResponseBody>, ProxyError> {
     // A configuration that names an upstream holds it.
     let index = view.snapshot.upstream_index(upstream.as_str());
@@ -38,7 +40,7 @@ pub(crate) async fn subrequest(
         client: Addresses::NOBODY.client.ip(),
     };
     let lease = view.pool(index.ok_or(ProxyError::NoRoute)?).lease(&ask)?;
-    let answered = exchange(worker, &lease, &mut head).await;
+    let answered = exchange(worker, &lease, &mut head, body).await;
     let (response, sender, timer) = match answered {
         Ok(answered) => answered,
         Err(error) => {
@@ -60,10 +62,11 @@ async fn exchange(
     worker: &Worker,
     lease: &Lease,
     head: &mut RequestHead,
+    body: Bytes,
 ) -> Result<(Response<Incoming>, Sender, Timer), ProxyError> {
     let clock = &worker.clock;
     let limit = lease.upstream().spec.timeouts.first_byte;
-    let body = RequestBody::empty();
+    let body = RequestBody::full(body);
     let upload = body.progress();
     let request = upstream_request(head, body, lease, false, false);
     let timer = clock.timer();

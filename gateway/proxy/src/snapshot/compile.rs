@@ -406,13 +406,21 @@ impl Build<'_> {
                     let at = format!("listeners.{name}.tls.client-auth.{index}");
                     roots.push(self.file(&auth.ca_file, &at)?);
                 }
-                let acceptor = self.compiler.tls.acceptor(tls, certificates, &roots);
+                let mut keys = Vec::with_capacity(tls.ticket_keys.len());
+                for (index, path) in tls.ticket_keys.iter().enumerate() {
+                    let at = format!("listeners.{name}.tls.ticket-keys.{index}");
+                    keys.push(self.file(path, &at)?);
+                }
+                let acceptor = self.compiler.tls.acceptor(tls, certificates, &roots, &keys);
                 match acceptor {
                     Ok(acceptor) => Some(acceptor),
                     Err(error) => {
                         let at = match &error {
                             TlsError::ClientRoots { entry, .. } => {
                                 format!("listeners.{name}.tls.client-auth.{entry}")
+                            }
+                            TlsError::TicketKey { entry } => {
+                                format!("listeners.{name}.tls.ticket-keys.{entry}")
                             }
                             _ => format!("listeners.{name}"),
                         };

@@ -65,9 +65,12 @@ impl Materials {
         let plugins = plugins.flat_map(plugin_files);
         let policies = config.policies.values().filter_map(PolicySpec::file);
         let policies = policies.map(|(_, path)| path.to_owned());
-        let client_auth = config.listeners.values();
-        let client_auth = client_auth.filter_map(|listener| listener.tls.as_ref());
-        let client_auth = client_auth.flat_map(|tls| &tls.client_auth);
+        let listeners = config.listeners.values();
+        let of_listeners = listeners.filter_map(|listener| listener.tls.as_ref());
+        let of_listeners = of_listeners.flat_map(|tls| {
+            let roots = tls.client_auth.iter().map(|spec| &spec.ca_file);
+            roots.chain(&tls.ticket_keys).cloned()
+        });
         let tls = config.upstreams.values();
         let tls = tls.filter_map(|upstream| upstream.tls.as_ref());
         let of_upstreams = tls.flat_map(|tls| {
@@ -79,7 +82,7 @@ impl Materials {
             .flat_map(|spec| [spec.cert_file.clone(), spec.key_file.clone()])
             .chain(plugins)
             .chain(policies)
-            .chain(client_auth.map(|spec| spec.ca_file.clone()))
+            .chain(of_listeners)
             .chain(of_upstreams)
             .collect()
     }

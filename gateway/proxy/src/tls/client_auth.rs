@@ -67,6 +67,13 @@ pub(super) fn verifier(
     builder.build().map_err(RootsError::Verifier)
 }
 
+/// What has to be equal for a session to be resumed.
+pub(super) fn domain(spec: &ClientAuthSpec, roots_pem: &[u8]) -> Vec<u8> {
+    let mut domain = format!("{} {:?}\n", spec.is_required, spec.hosts).into_bytes();
+    domain.extend_from_slice(roots_pem);
+    domain
+}
+
 /// Ticket keys by hosts and authorities, for as long as a listener uses them: a reload that leaves
 /// those equal leaves sessions resumable.
 #[derive(Default)]
@@ -74,13 +81,7 @@ pub(super) struct Tickets(Mutex<HashMap<Vec<u8>, Weak<dyn ProducesTickets>>>);
 
 impl Tickets {
     /// `None`: clients of these hosts do a full handshake each time.
-    pub(super) fn of(
-        &self,
-        spec: &ClientAuthSpec,
-        roots_pem: &[u8],
-    ) -> Option<Arc<dyn ProducesTickets>> {
-        let mut key = format!("{} {:?}\n", spec.is_required, spec.hosts).into_bytes();
-        key.extend_from_slice(roots_pem);
+    pub(super) fn of(&self, key: Vec<u8>) -> Option<Arc<dyn ProducesTickets>> {
         let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tickets.retain(|_, ticketer| ticketer.strong_count() > 0);
         if let Some(ticketer) = tickets.get(&key).and_then(Weak::upgrade) {

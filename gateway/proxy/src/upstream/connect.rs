@@ -37,12 +37,26 @@ pub(super) async fn connect(
     }
 }
 
-/// Connects without a limit of time.
-pub(super) async fn dial(
+/// The same without TLS, whatever the upstream speaks.
+pub(super) async fn connect_bare(
     upstream: &Upstream,
     endpoint: &EndpointSpec,
     addresses: Addresses,
+    clock: &Clock,
 ) -> Result<Stream, ConnectError> {
+    let limit = upstream.spec.timeouts.connect;
+    let connecting = dial_bare(upstream, endpoint, addresses);
+    match clock.timeout(limit, connecting).await {
+        Some(connected) => connected.map(Stream::Plain),
+        None => Err(ConnectError::TimedOut),
+    }
+}
+
+async fn dial_bare(
+    upstream: &Upstream,
+    endpoint: &EndpointSpec,
+    addresses: Addresses,
+) -> Result<TcpStream, ConnectError> {
     let mut stream = tcp(endpoint).await.map_err(ConnectError::Failed)?;
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
     if let Some(version) = upstream.spec.proxy_protocol {
@@ -50,6 +64,16 @@ pub(super) async fn dial(
         let written = stream.write_all(&header).await;
         written.map_err(ConnectError::Failed)?;
     }
+    Ok(stream)
+}
+
+/// Connects without a limit of time.
+pub(super) async fn dial(
+    upstream: &Upstream,
+    endpoint: &EndpointSpec,
+    addresses: Addresses,
+) -> Result<Stream, ConnectError> {
+    let stream = dial_bare(upstream, endpoint, addresses).await?;
     let Some(config) = &upstream.tls else {
         return Ok(Stream::Plain(stream));
     };

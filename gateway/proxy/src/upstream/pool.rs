@@ -29,6 +29,7 @@ use super::ConnectError;
 use super::Upstream;
 use super::choose::Turn;
 use super::connect::connect;
+use super::connect::connect_bare;
 use super::endpoint::Endpoint;
 use super::http1::Http1;
 use super::io::Io;
@@ -395,25 +396,36 @@ impl Lease {
         addresses: Addresses,
         clock: &Clock,
     ) -> Result<crate::stream::Stream, ProxyError> {
+        let connecting = connect(self.upstream(), self.endpoint(), addresses, clock);
+        connecting.await.map_err(|error| self.connect_error(error))
+    }
+
+    /// A connection outside the pool, without TLS.
+    pub(crate) async fn bare(
+        &self,
+        addresses: Addresses,
+        clock: &Clock,
+    ) -> Result<crate::stream::Stream, ProxyError> {
+        let connecting = connect_bare(self.upstream(), self.endpoint(), addresses, clock);
+        connecting.await.map_err(|error| self.connect_error(error))
+    }
+
+    fn connect_error(&self, error: ConnectError) -> ProxyError {
         let upstream = self.upstream();
-        connect(upstream, self.endpoint(), addresses, clock)
-            .await
-            .map_err(|error| {
-                let (name, endpoint) = (upstream.name.clone(), self.endpoint().clone());
-                match error {
-                    ConnectError::Failed(source) => ProxyError::of_connect(name, endpoint, source),
-                    ConnectError::Tls(source) => ProxyError::UpstreamTls {
-                        upstream: name,
-                        endpoint,
-                        source,
-                    },
-                    ConnectError::TimedOut => ProxyError::ConnectTimeout {
-                        upstream: name,
-                        endpoint,
-                        limit: upstream.spec.timeouts.connect,
-                    },
-                }
-            })
+        let (name, endpoint) = (upstream.name.clone(), self.endpoint().clone());
+        match error {
+            ConnectError::Failed(source) => ProxyError::of_connect(name, endpoint, source),
+            ConnectError::Tls(source) => ProxyError::UpstreamTls {
+                upstream: name,
+                endpoint,
+                source,
+            },
+            ConnectError::TimedOut => ProxyError::ConnectTimeout {
+                upstream: name,
+                endpoint,
+                limit: upstream.spec.timeouts.connect,
+            },
+        }
     }
 
     pub(crate) fn exchange_error(&self, source: hyper::Error) -> ProxyError {

@@ -21,6 +21,7 @@ use super::raw::RawEncodedSlash;
 use super::raw::RawHeaderEdits;
 use super::raw::RawListener;
 use super::raw::RawLogFormat;
+use super::raw::RawPassthrough;
 use super::raw::RawProxyProtocol;
 use super::raw::RawRuntime;
 use super::raw::RawTls;
@@ -35,6 +36,7 @@ use crate::config::listener::ClientAuthSpec;
 use crate::config::listener::ListenerLimits;
 use crate::config::listener::ListenerSpec;
 use crate::config::listener::ListenerTimeouts;
+use crate::config::listener::PassthroughSpec;
 use crate::config::listener::ProxyProtocolSpec;
 use crate::config::listener::TlsSpec;
 use crate::config::listener::TlsVersion;
@@ -47,12 +49,15 @@ use crate::hostname::Hostname;
 use crate::name::CertificateName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
+use crate::name::UpstreamName;
 use crate::path::EncodedSlash;
 
 const MAX_WORKERS: i64 = 1024;
 /// Longest time that may be set. Anything longer is a slip of the unit.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_CONNECTIONS: i64 = 10_000_000;
+/// Each is looked at for every ticket.
+const MAX_TICKET_KEYS: usize = 8;
 /// Bounds of a request head: smaller would refuse browsers, larger is a memory weapon.
 pub(super) const HEAD_BYTES: std::ops::RangeInclusive<u64> = (8 << 10)..=(1 << 20);
 
@@ -231,8 +236,58 @@ impl FileReader<'_> {
         specs
     }
 
+    fn passthrough(
+        &mut self,
+        entries: &[At<RawPassthrough>],
+        client_auth: &[ClientAuthSpec],
+    ) -> Vec<PassthroughSpec> {
+        let mut specs: Vec<PassthroughSpec> = Vec::with_capacity(entries.len());
+        for raw in entries {
+            let mut hosts = Vec::with_capacity(raw.hosts.len());
+            for text in raw.hosts.iter() {
+                let Some(host) = self.text(text, "host name", Hostname::parse) else {
+                    continue;
+                };
+                if specs.iter().any(|spec| spec.hosts.contains(&host)) || hosts.contains(&host) {
+                    let message = format!("the host '{host}' is listed twice");
+                    self.error(text.span(), message);
+                }
+                if client_auth.iter().any(|auth| auth.hosts.contains(&host)) {
+                    let message =
+                        format!("'{host}' is passed on, so nobody here asks for certificates");
+                    let help = "take the host out of passthrough or out of client-auth";
+                    self.error_with_help(text.span(), message, help);
+                }
+                hosts.push(host);
+            }
+            if raw.hosts.is_empty() {
+                let message = "connections are passed on by name: there is none".to_owned();
+                self.error_with_help(
+                    raw.hosts.span(),
+                    message,
+                    "name them: hosts = [\"db.example.com\"]",
+                );
+            }
+            let upstream = self.reference(Kind::Upstream, &raw.upstream, UpstreamName::parse);
+            if let Some(upstream) = upstream {
+                specs.push(PassthroughSpec { hosts, upstream });
+            }
+        }
+        specs
+    }
+
     fn tls(&mut self, raw: &RawTls, at: &str) -> TlsSpec {
         let client_auth = self.client_auth(&raw.client_auth, at);
+        let passthrough = self.passthrough(&raw.passthrough, &client_auth);
+        let mut ticket_keys = Vec::with_capacity(raw.ticket_keys.len());
+        for (index, text) in raw.ticket_keys.iter().enumerate() {
+            if index == MAX_TICKET_KEYS {
+                let message = format!("there are more than {MAX_TICKET_KEYS} ticket keys");
+                self.error(text.span(), message);
+            }
+            self.place(format!("{at}.tls.ticket-keys.{index}"), text.span());
+            ticket_keys.push(self.file(text));
+        }
         let certificates = raw.certificates.iter().flatten();
         TlsSpec {
             min_version: match raw.min_version {
@@ -246,6 +301,8 @@ impl FileReader<'_> {
                 .default_certificate
                 .as_ref()
                 .and_then(|text| self.reference(Kind::Certificate, text, CertificateName::parse)),
+            ticket_keys,
+            passthrough,
             client_auth,
         }
     }

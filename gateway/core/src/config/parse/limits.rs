@@ -11,6 +11,8 @@ use crate::config::MemorySteps;
 use crate::config::listener::Http2Limits;
 use crate::config::listener::ListenerLimits;
 
+/// The HTTP implementation refuses longer targets by itself.
+const LINE_BYTES: std::ops::RangeInclusive<u64> = (1 << 10)..=(64 << 10);
 const MAX_CONNECTIONS: i64 = 10_000_000;
 const MAX_REQUESTS: i64 = 1_000_000_000;
 /// Most that a budget of HTTP/2 frames can be: beyond, there is none.
@@ -56,6 +58,12 @@ impl FileReader<'_> {
     }
 
     pub(super) fn traffic_limits(&mut self, raw: &RawListenerLimits, limits: &mut ListenerLimits) {
+        if let Some(text) = &raw.request_line
+            && let Some(size) = self.size(text, LINE_BYTES)
+        {
+            // LINE_BYTES ends at 64 KiB.
+            limits.request_line = u32::try_from(size).unwrap_or(u32::MAX);
+        }
         let requests = raw.requests.as_ref();
         self.count(requests, "requests", MAX_REQUESTS, &mut limits.requests);
         if let Some(text) = &raw.body_rate

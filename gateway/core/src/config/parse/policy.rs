@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod body;
 mod limit;
 mod traffic;
 
@@ -58,6 +59,10 @@ impl FileReader<'_> {
                 let raw = self.read_value(value, at)?;
                 self.canary(&raw).map(PolicySpec::Canary)
             }
+            "compression" => {
+                let raw = self.read_value(value, at)?;
+                Some(PolicySpec::Compression(self.compression(&raw)))
+            }
             "concurrency" => {
                 let raw = self.read_value(value, at)?;
                 self.concurrency(&raw).map(PolicySpec::Concurrency)
@@ -92,6 +97,10 @@ impl FileReader<'_> {
             "maintenance" => {
                 let raw = self.read_value(value, at)?;
                 Some(PolicySpec::Maintenance(self.maintenance(&raw)))
+            }
+            "mirror" => {
+                let raw = self.read_value(value, at)?;
+                self.mirror(&raw).map(PolicySpec::Mirror)
             }
             "rate-limit" => {
                 let raw = self.read_value(value, at)?;

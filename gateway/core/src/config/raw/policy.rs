@@ -21,6 +21,9 @@ pub(in crate::config) enum RawPolicy {
     BodySize(RawBodySize),
     /// Sends a share of the requests to another upstream.
     Canary(RawCanary),
+    /// Makes responses smaller for clients that can read that. What is compressed already, a part of
+    /// something, or marked `no-transform` goes as it is; an ETag becomes a weak one.
+    Compression(RawCompression),
     /// Bounds how many requests may be in flight at once.
     Concurrency(RawConcurrency),
     /// Lets pages of other origins use a route, and answers their preflights.
@@ -35,6 +38,8 @@ pub(in crate::config) enum RawPolicy {
     IpAccess(RawIpAccess),
     /// Answers everybody while something is repaired.
     Maintenance(RawMaintenance),
+    /// Sends copies of requests to another upstream, and drops its answers. No client waits for it.
+    Mirror(RawMirror),
     /// Bounds how often clients may ask.
     RateLimit(RawRateLimit),
     /// Sends a client elsewhere unless it is there already. Challenges of certificate authorities,
@@ -49,8 +54,8 @@ pub(in crate::config) enum RawPolicy {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(in crate::config) struct RawBasicAuth {
-    /// Lines of `user:hash` with bcrypt hashes, as `htpasswd -B` writes them. Read again when it
-    /// changes.
+    /// Lines of `user:hash`. Best are bcrypt hashes, as `htpasswd -B` writes them; files that exist
+    /// may hold `$apr1$`, `$1$`, `$5$`, `$6$` and `{SHA}`. Read again when it changes.
     pub users_file: Text,
     /// What a browser shows when it asks. Default: "restricted".
     pub realm: Option<Text>,
@@ -84,6 +89,21 @@ pub(in crate::config) struct RawCanary {
     /// "address", "header:NAME" or "cookie:NAME"; or "request", by which each request chooses for
     /// itself. Without the field or cookie it is the address. Default: "address".
     pub by: Option<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::config) struct RawCompression {
+    /// The best first, for clients that like them equally. Default: "zstd", "br", "gzip".
+    pub codings: Option<At<Vec<Text>>>,
+    /// Media types that are compressed, as in "text/html" or "text/*". Default: CSS, CSV, HTML,
+    /// JavaScript, JSON, Markdown, plain text, SVG, WebAssembly, XML, and web manifests.
+    pub types: Option<Vec<Text>>,
+    /// Smallest body that is, if its size is known, as in "1KiB", which is the default.
+    pub min_size: Option<Text>,
+    /// Responses that are compressed at a time, which takes about 1 MiB each; others go as they
+    /// are. Default: 100.
+    pub responses: Option<At<i64>>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -195,6 +215,24 @@ pub(in crate::config) struct RawMaintenance {
     /// Networks that are served as ever.
     #[serde(default)]
     pub allow: Vec<Text>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(in crate::config) struct RawMirror {
+    /// Where the copies go, as they would to the rule's own upstream. What is refused, answered by
+    /// the gateway, or switches protocols is not copied.
+    pub upstream: Text,
+    /// Percent of the requests that are copied. Default: 100.
+    pub percent: Option<At<i64>>,
+    /// Largest body that is copied, up to "16MiB"; a request with a larger one is not. Default:
+    /// "64KiB".
+    pub body: Option<Text>,
+    /// Copies that are made and sent at a time, all workers together; others are let go of and
+    /// counted. Default: 100.
+    pub requests: Option<At<i64>>,
+    /// How long a copy may take. Default: "10s".
+    pub timeout: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -13,11 +13,21 @@ use super::limit::is_token;
 use super::limit::parse_key;
 use crate::config::parse::raw::RawCanary;
 use crate::config::parse::raw::RawErrorPages;
+use crate::config::parse::raw::RawMirror;
 use crate::config::policy::limit::LimitKey;
 use crate::config::policy::traffic::CanarySpec;
+use crate::config::policy::traffic::DEFAULT_MIRROR_BODY;
+use crate::config::policy::traffic::DEFAULT_MIRROR_PERCENT;
+use crate::config::policy::traffic::DEFAULT_MIRROR_REQUESTS;
+use crate::config::policy::traffic::DEFAULT_MIRROR_TIMEOUT;
 use crate::config::policy::traffic::ErrorPagesSpec;
+use crate::config::policy::traffic::MirrorSpec;
 use crate::config::policy::traffic::PageSpec;
 use crate::name::UpstreamName;
+
+/// Largest body that may be copied: each copy is in memory.
+const MAX_MIRROR_BODY: u64 = 16 << 20;
+const MAX_MIRROR_REQUESTS: i64 = 10_000;
 
 impl FileReader<'_> {
     pub(super) fn canary(&mut self, raw: &RawCanary) -> Option<CanarySpec> {
@@ -64,6 +74,35 @@ impl FileReader<'_> {
             header,
             cookie,
             by: by.unwrap_or(LimitKey::Address),
+        })
+    }
+
+    pub(super) fn mirror(&mut self, raw: &RawMirror) -> Option<MirrorSpec> {
+        let upstream = self.reference(Kind::Upstream, &raw.upstream, UpstreamName::parse);
+        let percent = raw.percent.as_ref();
+        let percent = percent.map(|percent| self.number(percent, "percent", 1..=100));
+        let mut body = DEFAULT_MIRROR_BODY;
+        if let Some(text) = &raw.body
+            && let Some(size) = self.size(text, 0..=MAX_MIRROR_BODY)
+        {
+            body = size;
+        }
+        let mut requests = DEFAULT_MIRROR_REQUESTS;
+        self.count(
+            raw.requests.as_ref(),
+            "requests",
+            MAX_MIRROR_REQUESTS,
+            &mut requests,
+        );
+        let mut timeout = DEFAULT_MIRROR_TIMEOUT;
+        self.duration(raw.timeout.as_ref(), &mut timeout);
+        Some(MirrorSpec {
+            upstream: upstream?,
+            // The range ends at 100.
+            percent: percent.map_or(DEFAULT_MIRROR_PERCENT, |p| u8::try_from(p).unwrap_or(100)),
+            body,
+            requests,
+            timeout,
         })
     }
 
