@@ -33,6 +33,9 @@ use crate::control::Start;
 
 /// Enough for the control loop beside the admin listener; neither is busy.
 const CONTROL_THREADS: usize = 2;
+/// All instances of plugins together may have one part in so many of the memory that the process
+/// may have.
+const PLUGIN_SHARE: u64 = 2;
 /// How long stopping may take after a second signal.
 const STOP_AT_ONCE: Duration = Duration::from_millis(300);
 
@@ -180,6 +183,9 @@ async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
     };
     let cache_dir = runtime.cache_dir.clone();
     let engine = PluginEngine::new(cache_dir).context("cannot run plugins")?;
+    if let Some(bytes) = postern_proxy::memory_limit() {
+        engine.limit_memory(bytes / PLUGIN_SHARE);
+    }
     let compiler = Compiler::new(engine, workers, true);
     start.fetch().await;
     let first = start.compile(&compiler).await.map_err(Failure::Problems)?;

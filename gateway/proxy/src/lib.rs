@@ -44,6 +44,7 @@ pub use gateway::Gateway;
 pub use listener::listen;
 pub use listener::takeover::Successor;
 pub use listener::takeover::leave_to;
+pub use overload::memory_limit;
 pub use snapshot::Impairment;
 pub use snapshot::Published;
 pub use snapshot::Snapshot;

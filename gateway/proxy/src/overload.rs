@@ -88,6 +88,16 @@ impl Overload {
     }
 }
 
+/// Bytes of memory that the process may have: its control group's limit, else what the machine has.
+/// `None` if neither can be read.
+pub fn memory_limit() -> Option<u64> {
+    let of_group = ControlGroup::find().and_then(|group| group.usage());
+    let of_group = of_group.map(|usage| usage.limit);
+    of_group
+        .filter(|&limit| limit > 0)
+        .or_else(memory::of_machine)
+}
+
 /// Counts an open connection, from accept to close.
 pub(crate) struct Place {
     overload: Arc<Overload>,

@@ -147,14 +147,16 @@ async fn more_at_a_time_than_there_is_memory_for_go_as_they_are() {
     let config = with_policies(app.addr, policies, r#"["small", "html"]"#);
     let gateway = SetUp::new().start(&config).await;
     let addr = gateway.addr("http");
-    let open = async || {
-        let mut client = Client::http1(addr).await;
-        let mut request = client.request("GET", "a.test", "/");
-        let gzip = HeaderValue::from_static("gzip");
-        request.headers_mut().insert("accept-encoding", gzip);
-        tokio::spawn(async move { (client.open(request).await.unwrap(), client) })
+    let open = || {
+        tokio::spawn(async move {
+            let mut client = Client::http1(addr).await;
+            let mut request = client.request("GET", "a.test", "/");
+            let gzip = HeaderValue::from_static("gzip");
+            request.headers_mut().insert("accept-encoding", gzip);
+            (client.open(request).await.unwrap(), client)
+        })
     };
-    let first = open().await;
+    let first = open();
     let mut first_body = asked.recv().await.unwrap().stream();
     let (mut first, first_client) = first.await.unwrap();
     // A stream stays a stream.
@@ -174,7 +176,7 @@ async fn more_at_a_time_than_there_is_memory_for_go_as_they_are() {
     };
     let arrived = tokio::time::timeout(Duration::from_secs(20), arrives).await;
     arrived.expect("what was sent comes");
-    let second = open().await;
+    let second = open();
     let second_body = asked.recv().await.unwrap().stream();
     let (second, second_client) = second.await.unwrap();
     let coding =
@@ -190,7 +192,7 @@ async fn more_at_a_time_than_there_is_memory_for_go_as_they_are() {
     ));
     let again = async {
         loop {
-            let next = open().await;
+            let next = open();
             let _body = asked.recv().await.unwrap().stream();
             if coding(&next.await.unwrap().0) {
                 return;

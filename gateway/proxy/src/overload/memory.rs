@@ -56,6 +56,16 @@ impl ControlGroup {
     }
 }
 
+/// What the machine has, in bytes.
+pub(super) fn of_machine() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// Where the files may be, from what `/proc/self/cgroup` says. In a container the group's own path
 /// is often not visible, and its files stand at the root.
 fn candidates(groups: &str, root: &Path) -> Vec<ControlGroup> {

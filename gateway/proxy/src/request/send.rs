@@ -207,7 +207,7 @@ impl Going<'_> {
                 if !keeps {
                     head.headers = std::mem::take(request.headers_mut());
                 }
-                let body = Rest::Untouched(request.into_body());
+                let body = Rest::Untouched(Box::new(request.into_body()));
                 Err(Failed::untouched(body, sender, lease))
             }
             Err(Unsent::Failed(error)) => Err(Failed::in_exchange(error, rest, sender, lease)),

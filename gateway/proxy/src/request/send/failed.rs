@@ -29,7 +29,8 @@ pub(super) struct Failed {
 
 /// What is left of a request's body after an attempt.
 pub(super) enum Rest {
-    Untouched(RequestBody),
+    /// Boxed, being many times as large as the others, and rare.
+    Untouched(Box<RequestBody>),
     Kept(Rc<Kept>),
     None,
     Gone,
@@ -39,7 +40,7 @@ impl Rest {
     /// The body for another attempt.
     pub(super) async fn body(self) -> Option<RequestBody> {
         match self {
-            Self::Untouched(body) => Some(body),
+            Self::Untouched(body) => Some(*body),
             Self::None => Some(RequestBody::empty()),
             Self::Gone => None,
             Self::Kept(kept) => {
@@ -66,7 +67,7 @@ impl Failed {
         Box::new(Self {
             fault,
             error,
-            body: Rest::Untouched(body),
+            body: Rest::Untouched(Box::new(body)),
             sender: None,
             answer: None,
         })
