@@ -8,6 +8,8 @@
 //! what the JSON Schema is generated from), [`parse`] turns texts into a [`Config`] or into every
 //! [`Problem`] in them.
 
+mod held;
+pub mod kubernetes;
 pub mod listener;
 pub mod parse;
 pub mod plugin;
@@ -25,7 +27,11 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
+pub use held::Held;
+pub use held::HeldFiles;
+pub use kubernetes::KubernetesSpec;
 pub use listener::CertificateSpec;
 pub use listener::ListenerSpec;
 pub use plugin::PluginSpec;
@@ -50,12 +56,16 @@ pub struct Config {
     pub access_log: AccessLogSpec,
     pub admin: AdminSpec,
     pub limits: LimitsSpec,
+    /// What is taken from a cluster, where one is a source.
+    pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
     pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
     pub policies: BTreeMap<PolicyName, PolicySpec>,
     /// In source order, which is the last tie-break between rules.
     pub routes: Vec<RouteSpec>,
+    /// What the paths above name that are no files.
+    pub held: HeldFiles,
 }
 
 /// What is fixed for the life of the process.
@@ -133,6 +143,8 @@ impl Default for MemorySteps {
 }
 
 /// The JSON Schema (draft 2020-12) of a configuration file.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(raw::RawFile).to_value()
+pub fn schema() -> &'static serde_json::Value {
+    // Each policy of a cluster is read by it.
+    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| schemars::schema_for!(raw::RawFile).to_value())
 }

@@ -22,7 +22,8 @@ pub const DEFAULT_IDLE_CONNECTIONS: u32 = 128;
 /// A named group of endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpstreamSpec {
-    /// Never empty.
+    /// Never empty in a file; a Service of the cluster may have none, and its requests are answered
+    /// 503.
     pub endpoints: Vec<EndpointSpec>,
     /// Beside `endpoints`, one for each.
     pub shares: Vec<EndpointShare>,

@@ -139,10 +139,11 @@ impl Build<'_> {
             let (Some(chain), Some(key)) = (chain, key) else {
                 continue;
             };
+            let hosts = spec.hosts.as_deref();
             let live = self.previous.and_then(|p| p.certificates.get(name));
             let certificate = match live {
-                Some(live) if live.is_from(&chain, &key) => Arc::clone(live),
-                _ => match Certificate::parse(chain, key) {
+                Some(live) if live.is_from(&chain, &key, hosts) => Arc::clone(live),
+                _ => match Certificate::parse(chain, key, hosts) {
                     Ok(certificate) => Arc::new(certificate),
                     Err(error) => {
                         let field = error.field();
@@ -472,7 +473,7 @@ fn rules(config: &Config) -> Vec<Vec<Rule>> {
         let rules = rules.map(|(rule_index, spec)| {
             let backends = match &spec.action {
                 ActionSpec::Forward(backends) => backends.as_slice(),
-                ActionSpec::Redirect(_) | ActionSpec::Respond(_) => &[],
+                ActionSpec::Redirect(_) | ActionSpec::Respond(_) | ActionSpec::Refuse(_) => &[],
             };
             Rule {
                 id: RuleId {

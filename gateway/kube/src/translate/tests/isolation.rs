@@ -1,0 +1,1 @@
+//! What one namespace does costs no other, and takes nothing from it.
