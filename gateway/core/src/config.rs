@@ -22,6 +22,7 @@ pub mod source;
 pub mod upstream;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -66,6 +67,9 @@ pub struct Config {
     pub routes: Vec<RouteSpec>,
     /// What the paths above name that are no files.
     pub held: HeldFiles,
+    /// Policies that cost only themselves if they cannot be built: who declared them is not who
+    /// declared the rest.
+    pub expendable: BTreeSet<PolicyName>,
 }
 
 /// What is fixed for the life of the process.

@@ -12,10 +12,14 @@
 //! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`], [`translate`].
 
 pub mod cluster;
+pub mod crd;
 pub mod manifest;
 pub mod object;
+pub mod offline;
 mod read;
 pub mod record;
+#[cfg(feature = "test-util")]
+pub mod test_util;
 pub mod translate;
 
 pub use cluster::Cluster;

@@ -36,7 +36,7 @@ use crate::record::Address;
 use crate::record::Ingress;
 
 /// What a translation depends on beside the cluster.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings {
     pub spec: KubernetesSpec,
     /// Where this gateway runs: the labels of its node.
@@ -142,6 +142,14 @@ impl Fault {
             reason,
             message: message.into(),
             help: None,
+        }
+    }
+
+    /// What is named is not there. Beside manifests it may well be.
+    fn absent(settings: &Settings, reason: Reason, message: impl Into<String>) -> Self {
+        match settings.is_offline {
+            true => Self::warning(reason, message),
+            false => Self::error(reason, message),
         }
     }
 

@@ -11,6 +11,7 @@ use postern_core::config::route::PathMatch;
 use postern_core::hostname::Hostname;
 use postern_core::path::EncodedSlash;
 use postern_core::path::RequestPath;
+use serde_json::Value;
 
 use super::Meta;
 use super::service::Address;
@@ -157,15 +158,18 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
 fn rule(at: &At<'_>, findings: &mut Findings) -> Option<IngressRule> {
     at.required(findings)?;
     let host_at = at.key("host");
-    let text = host_at.text(findings);
-    let host = match text {
-        None | Some("") => None,
+    let host = match host_at.value() {
+        Value::Null => Some(None),
+        Value::String(text) if text.is_empty() => Some(None),
         // Not read as "every host": a rule whose host is wrong is no rule.
-        Some(_) => Some(host(&host_at, findings)?),
+        _ => host(&host_at, findings).map(Some),
     };
     let http = at.key("http");
     if http.object(findings).is_none() {
-        return Some(IngressRule { host, paths: None });
+        return Some(IngressRule {
+            host: host?,
+            paths: None,
+        });
     }
     let paths_at = http.key("paths");
     let mut paths = Vec::new();
@@ -178,7 +182,7 @@ fn rule(at: &At<'_>, findings: &mut Findings) -> Option<IngressRule> {
         paths_at.malformed(findings, "a rule has at least one path".to_owned());
     }
     Some(IngressRule {
-        host,
+        host: host?,
         paths: Some(paths),
     })
 }
@@ -365,8 +369,8 @@ fn old_form(at: &At<'_>, findings: &mut Findings, key: &str) {
     let name = name.unwrap_or("NAME");
     let port_at = at.key("servicePort");
     let port = match port_at.value() {
-        serde_json::Value::Number(number) => format!("number: {number}"),
-        serde_json::Value::String(name) => format!("name: {}", quote(name)),
+        Value::Number(number) => format!("number: {number}"),
+        Value::String(name) => format!("name: {}", quote(name)),
         _ => "number: 80".to_owned(),
     };
     at.malformed_with_help(

@@ -3,16 +3,25 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use postern_core::config::kubernetes::EndpointMode;
+use postern_core::config::problem::Severity;
+
 use super::Meta;
+use crate::object::Reason;
 use crate::read::At;
 use crate::read::Findings;
 use crate::read::quote;
+
+/// Whether requests go to the pods of a Service or to its cluster IP.
+const ENDPOINTS: &str = "postern.dev/endpoints";
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Service {
     pub meta: Meta,
     pub target: Target,
     pub ports: Vec<ServicePort>,
+    /// What the annotation `postern.dev/endpoints` says; otherwise it is as in `[kubernetes]`.
+    pub endpoints: Option<EndpointMode>,
     /// What `spec.trafficDistribution` says, if it asks for endpoints nearby.
     pub prefers_same_zone: bool,
     pub prefers_same_node: bool,
@@ -101,10 +110,27 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
         meta,
         target,
         ports,
+        endpoints: mode(object, findings),
         prefers_same_zone: matches!(distribution, "PreferSameZone" | "PreferClose"),
         prefers_same_node: distribution == "PreferSameNode",
         addresses: load_balancer(object, findings),
     })
+}
+
+fn mode(object: &At<'_>, findings: &mut Findings) -> Option<EndpointMode> {
+    let metadata = object.key("metadata");
+    let annotations = metadata.key("annotations");
+    let annotation = annotations.key(ENDPOINTS);
+    match annotation.text(findings)? {
+        "pods" => Some(EndpointMode::Pods),
+        "service" => Some(EndpointMode::Service),
+        other => {
+            let message = format!("{} is neither pods nor service", quote(other));
+            let (severity, reason) = (Severity::Warning, Reason::Unsupported);
+            annotation.find(findings, severity, reason, message, None);
+            None
+        }
+    }
 }
 
 fn cluster_ips(spec: &At<'_>, findings: &mut Findings) -> Target {

@@ -35,7 +35,8 @@ pub(super) fn judge(key: &str, value: &str) -> Option<Fault> {
         });
     }
     let name = key.strip_prefix(NGINX)?;
-    if GUARDS.iter().any(|guard| name.starts_with(guard)) {
+    let is_off = name.starts_with("enable-") && value == "false";
+    if !is_off && GUARDS.iter().any(|guard| name.starts_with(guard)) {
         let message = "this annotation of ingress-nginx keeps requests out and is not understood \
                        here, so every request is answered 503";
         let help = "state it as a Policy, name that in postern.dev/policies, and remove this one";

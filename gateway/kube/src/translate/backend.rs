@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_core::address::is_local;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::kubernetes::EndpointMode;
 use postern_core::config::upstream::Balance;
@@ -72,7 +72,11 @@ impl<'c> Translator<'c> {
     fn find_upstream(&mut self, name: &ObjectName, port: &PortRef) -> Result<UpstreamName, Fault> {
         let Some(service) = self.cluster.services.get(name) else {
             let message = format!("there is no Service '{}' in this namespace", name.name);
-            return Err(Fault::error(Reason::BackendMissing, message));
+            return Err(Fault::absent(
+                self.settings,
+                Reason::BackendMissing,
+                message,
+            ));
         };
         let port = find_port(service, port, name)?;
         let text = format!("{name}:{}", port.number);
@@ -84,10 +88,12 @@ impl<'c> Translator<'c> {
         if self.out.config.upstreams.contains_key(&upstream) {
             return Ok(upstream);
         }
-        let endpoints = match (&service.target, self.settings.spec.endpoints) {
+        let mode = service.endpoints;
+        let mode = mode.unwrap_or(self.settings.spec.endpoints);
+        let endpoints = match (&service.target, mode) {
             (Target::External(host), _) => vec![self.external(host, port)?],
             (Target::ClusterIps(ips), EndpointMode::Service) => {
-                let sound = ips.iter().filter(|ip| is_sound(**ip));
+                let sound = ips.iter().filter(|ip| !is_local(**ip));
                 sound
                     .map(|ip| EndpointSpec {
                         host: ip.to_string(),
@@ -111,14 +117,14 @@ impl<'c> Translator<'c> {
                 return Err(refused(message));
             }
         };
-        let is_local = |name: &str| {
+        let is_here = |name: &str| {
             name == "localhost"
                 || name.ends_with(".localhost")
-                || name.parse().is_ok_and(|ip| !is_sound(ip))
+                || name.parse().is_ok_and(is_local)
                 // Of the cloud that asks for its metadata by name.
                 || name == "metadata.google.internal"
         };
-        if is_local(&name) {
+        if is_here(&name) {
             let message =
                 format!("the Service leads to '{name}', which only this machine may reach");
             return Err(refused(message));
@@ -152,7 +158,7 @@ impl<'c> Translator<'c> {
             for number in ports.filter_map(|known| known.number) {
                 for endpoint in &slice.endpoints {
                     let addr = SocketAddr::new(endpoint.addr, number);
-                    if !is_sound(endpoint.addr) || self.settings.own.contains(&addr) {
+                    if is_local(endpoint.addr) || self.settings.own.contains(&addr) {
                         refused.push(addr);
                         continue;
                     }
@@ -252,30 +258,6 @@ fn find_port<'s>(
     })
 }
 
-/// Whether an address may be an endpoint: not this machine, and not the neighbourhood in which
-/// clouds keep their metadata services.
-fn is_sound(addr: IpAddr) -> bool {
-    match addr.to_canonical() {
-        IpAddr::V4(addr) => {
-            !addr.is_loopback()
-                && !addr.is_link_local()
-                && !addr.is_unspecified()
-                && !addr.is_multicast()
-                && !addr.is_broadcast()
-                // 0.0.0.0/8 is this host (RFC 1122, 3.2.1.3).
-                && addr.octets()[0] != 0
-        }
-        IpAddr::V6(addr) => {
-            !addr.is_loopback()
-                && !addr.is_unspecified()
-                && !addr.is_multicast()
-                && !addr.is_unicast_link_local()
-                // The metadata service of a cloud, in its own unique local network.
-                && addr.segments()[..3] != [0xfd00, 0x0ec2, 0]
-        }
-    }
-}
-
 fn spec(name: &ObjectName, endpoints: Vec<EndpointSpec>, protocol: AppProtocol) -> UpstreamSpec {
     let (protocol, tls) = match protocol {
         AppProtocol::Http => (UpstreamProtocol::Http1, None),
@@ -308,5 +290,6 @@ fn spec(name: &ObjectName, endpoints: Vec<EndpointSpec>, protocol: AppProtocol) 
         health_check: None,
         ejection: EjectionSpec::default(),
         fail_open: true,
+        refuses_local: true,
     }
 }

@@ -144,10 +144,13 @@ impl<'c> Translator<'c> {
                     name: name.clone(),
                 })
             });
-            return Err(missing(match is_broken {
-                true => format!("the policy '{name}' cannot be read"),
-                false => format!("there is no Policy and no Plugin '{name}'"),
-            }));
+            return Err(match is_broken {
+                true => missing(format!("the policy '{name}' cannot be read")),
+                false => {
+                    let message = format!("there is no Policy and no Plugin '{name}'");
+                    Fault::absent(self.settings, Reason::PolicyMissing, message)
+                }
+            });
         };
         let object = ObjectRef {
             kind,
@@ -159,6 +162,7 @@ impl<'c> Translator<'c> {
         match self.use_policy(name, custom) {
             Ok(spec) => {
                 self.out.config.policies.insert(policy.clone(), spec);
+                self.out.config.expendable.insert(policy.clone());
                 Ok(policy)
             }
             Err((field, fault)) => {
@@ -236,7 +240,7 @@ impl<'c> Translator<'c> {
         };
         let Some(values) = values else {
             let message = format!("there is no {kind} '{}'", name.name);
-            return Err(Fault::error(Reason::SecretMissing, message));
+            return Err(Fault::absent(self.settings, Reason::SecretMissing, message));
         };
         let value = values.get(&file.key).cloned();
         value.ok_or_else(|| {

@@ -152,11 +152,13 @@ impl<'c> Translator<'c> {
                 kind: Kind::Secret,
                 name: secret.clone(),
             };
-            let message = match cluster.is_broken(&object) {
-                true => format!("the Secret '{}' cannot be used", secret.name),
-                false => format!("there is no Secret '{}'", secret.name),
-            };
-            return Err(Fault::error(Reason::SecretMissing, message));
+            return Err(if cluster.is_broken(&object) {
+                let message = format!("the Secret '{}' cannot be used", secret.name);
+                Fault::error(Reason::SecretMissing, message)
+            } else {
+                let message = format!("there is no Secret '{}'", secret.name);
+                Fault::absent(self.settings, Reason::SecretMissing, message)
+            });
         };
         record.tls.as_ref().ok_or_else(|| {
             let message = format!("the Secret '{}' holds no certificate", secret.name);

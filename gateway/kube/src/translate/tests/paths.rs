@@ -1,5 +1,7 @@
 //! Hosts and paths, case by case, from the Ingress API and its conformance suite.
 
+use postern_core::config::kubernetes::EndpointMode;
+
 use super::*;
 
 fn ingress(namespace: &str, name: &str, created: u32, spec: &str) -> String {
@@ -349,6 +351,60 @@ spec: {{controller: {controller}}}
             "{field:?} {old:?}: {why}"
         );
     }
+}
+
+#[test]
+fn requests_go_to_pods_or_to_the_service() {
+    let mut yaml = CLASS.to_owned();
+    for (octet, name) in (1..).zip(["a", "b", "c", "d"]) {
+        yaml.push_str(&service("shop", name, octet));
+    }
+    let annotate = |yaml: &str, name: &str, mode: &str| {
+        let bare = format!("kind: Service\nmetadata: {{namespace: shop, name: {name}}}");
+        let with = format!(
+            "kind: Service\nmetadata: {{namespace: shop, name: {name}, annotations: {{postern.dev/endpoints: {mode}}}}}"
+        );
+        assert!(yaml.contains(&bare), "{yaml}");
+        yaml.replace(&bare, &with)
+    };
+    let yaml = annotate(&yaml, "b", "service");
+    let yaml = annotate(&yaml, "c", "pods");
+    let mut yaml = annotate(&yaml, "d", "nodes");
+    let rules = rule(
+        "a.test",
+        "Prefix /a a\nPrefix /b b\nPrefix /c c\nPrefix /d d",
+    );
+    yaml.push_str(&ingress("shop", "main", 1, &format!("rules:\n{rules}")));
+    let cluster = cluster(&yaml);
+    let mut settings = Settings::default();
+    let mut ends = |mode| {
+        settings.spec.endpoints = mode;
+        let translation = translate(&cluster, &settings);
+        let said = "W Service shop/d metadata.annotations[postern.dev/endpoints]: 'nodes' is neither pods nor service";
+        assert_eq!(problems(&translation), [said]);
+        let upstreams = translation.config.upstreams.values();
+        upstreams
+            .map(|upstream| upstream.endpoints[0].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        ends(EndpointMode::Pods),
+        [
+            "10.244.0.1:8080",
+            "10.96.0.2:80",
+            "10.244.0.3:8080",
+            "10.244.0.4:8080"
+        ]
+    );
+    assert_eq!(
+        ends(EndpointMode::Service),
+        [
+            "10.96.0.1:80",
+            "10.96.0.2:80",
+            "10.244.0.3:8080",
+            "10.96.0.4:80"
+        ]
+    );
 }
 
 #[test]
