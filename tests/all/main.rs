@@ -6,6 +6,7 @@ mod balancing;
 mod client_auth;
 mod documents;
 mod drain;
+mod explain_run;
 mod foreign;
 mod forwarding;
 mod framing;

@@ -8,7 +8,6 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use postern_tests::certs::Authority;
 use postern_tests::client::Reply;
-use postern_tests::process;
 use postern_tests::registry::Content;
 use postern_tests::registry::GoRegistry;
 use postern_tests::registry::Server;
@@ -20,6 +19,8 @@ use postern_wasm::test_util::guest;
 use serde_json::json;
 use sha2::Digest as _;
 use sha2::Sha256;
+
+use crate::support::postern;
 
 const HOST: &str = r#"
   (import "postern:plugin/request@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32)))
@@ -69,16 +70,6 @@ fn marked(app: &Upstream, settings: &str, mark: &str) -> String {
 
 fn says(word: &str) -> impl Fn(&Reply) -> bool {
     move |reply| reply.status == 200 && reply.echoed("x-plugin") == [word]
-}
-
-async fn postern(arguments: &[&str]) -> (bool, String) {
-    let mut command = tokio::process::Command::new(process::postern().unwrap());
-    let output = command.args(arguments).output().await.unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
 }
 
 async fn push(file: &Path, reference: &str) -> String {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use postern_tests::process;
 use tokio::net::TcpListener;
 
 /// How long something that has to happen may take.
@@ -52,4 +53,15 @@ pub(crate) async fn until(what: &str, mut has_happened: impl FnMut() -> bool) {
     };
     let waited = tokio::time::timeout(LIMIT, waiting).await;
     assert!(waited.is_ok(), "{what}");
+}
+
+/// Runs the program: whether it went well, and what it printed.
+pub(crate) async fn postern(arguments: &[&str]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(process::postern().unwrap());
+    let output = command.args(arguments).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
 }

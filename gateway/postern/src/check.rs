@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use postern_core::config::Config;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
@@ -55,21 +56,35 @@ impl Checker {
         })
     }
 
+    /// What the files come to after `edit`, and a runtime to use it on.
+    pub fn snapshot(
+        self,
+        main: &Path,
+        edit: impl FnOnce(&mut Config),
+    ) -> Result<(Snapshot, tokio::runtime::Runtime), Vec<Problem>> {
+        let checked = load(main);
+        let mut loaded = checked.loaded.ok_or(checked.problems)?;
+        edit(&mut loaded.config);
+        let snapshot = self.runtime.block_on(self.compile(&loaded))?;
+        Ok((snapshot, self.runtime))
+    }
+
+    async fn compile(&self, loaded: &Loaded) -> Result<Snapshot, Vec<Problem>> {
+        // Nothing is kept here either.
+        let fetcher = Fetcher::new(None, None);
+        let wanted = Materials::remotes(&loaded.config);
+        let fetched = fetcher.fetch(&wanted, PATIENCE).await;
+        let materials = Materials::read(&loaded.config).with_fetched(fetched);
+        self.compiler.compile(loaded, &materials, None).await
+    }
+
     pub fn check(&self, main: &Path) -> Checked {
         let mut checked = load(main);
         let Some(loaded) = &checked.loaded else {
             return checked;
         };
         checked.problems.extend(key_warnings(loaded));
-        let compiling = async {
-            // Nothing is kept here either.
-            let fetcher = Fetcher::new(None, None);
-            let wanted = Materials::remotes(&loaded.config);
-            let fetched = fetcher.fetch(&wanted, PATIENCE).await;
-            let materials = Materials::read(&loaded.config).with_fetched(fetched);
-            self.compiler.compile(loaded, &materials, None).await
-        };
-        let problems = match self.runtime.block_on(compiling) {
+        let problems = match self.runtime.block_on(self.compile(loaded)) {
             Ok(snapshot) => not_fetched(&snapshot, &loaded.origins),
             Err(problems) => problems,
         };

@@ -4,9 +4,12 @@
 //! the rules are asked in order, and the rewrite or redirect is computed. What comes out is plain
 //! values; [`text`] draws them for a terminal and [`json`] for programs.
 //!
-//! No plugin runs here. A plugin that chooses the upstream itself is listed, not predicted.
+//! No plugin runs here, unless it is asked for: then [`Question::run`] takes the request through
+//! the policies of the rule that answers it. Else a plugin that chooses the upstream itself is
+//! listed, not predicted.
 
 pub mod json;
+mod run;
 pub mod text;
 
 use std::fmt::Write as _;
@@ -41,6 +44,10 @@ use postern_core::route::explain::HostScope;
 use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_proxy::EndpointHealth;
+
+pub use self::run::Failure;
+pub use self::run::Ran;
+pub use self::run::Run;
 
 /// A request as somebody describes it.
 #[derive(Clone, Debug)]
@@ -78,6 +85,8 @@ pub struct Explanation {
     /// The listener that it would come in by; `None` if none speaks its scheme.
     pub listener: Option<ListenerView>,
     pub outcome: Outcome,
+    /// What the policies did, if they were run.
+    pub run: Option<Ran>,
 }
 
 #[derive(Clone, Debug)]
@@ -247,18 +256,7 @@ impl Question {
         origins: &Origins,
     ) -> Result<Explanation, QuestionError> {
         let listener = self.listener(config)?;
-        let rules = RequestRules {
-            encoded_slash: listener.map_or_else(Default::default, |(_, spec)| spec.encoded_slash),
-            is_trusted: false,
-        };
-        let head = RequestHead::parse(
-            self.method.clone(),
-            &self.target,
-            Version::HTTP_11,
-            self.headers,
-            self.scheme,
-            rules,
-        );
+        let head = self.head(listener);
         Ok(Explanation {
             method: self.method.to_string(),
             url: self.url,
@@ -270,7 +268,27 @@ impl Question {
                 Ok(head) => Outcome::Asked(Box::new(asked(&head, config, routes, origins))),
                 Err(error) => refused(error),
             },
+            run: None,
         })
+    }
+
+    /// The request as the listener would read it.
+    fn head(
+        &self,
+        listener: Option<(&ListenerName, &ListenerSpec)>,
+    ) -> Result<RequestHead, RequestError> {
+        let rules = RequestRules {
+            encoded_slash: listener.map_or_else(Default::default, |(_, spec)| spec.encoded_slash),
+            is_trusted: false,
+        };
+        RequestHead::parse(
+            self.method.clone(),
+            &self.target,
+            Version::HTTP_11,
+            self.headers.clone(),
+            self.scheme,
+            rules,
+        )
     }
 
     /// The listener that was named, else the one on the URL's port, else the first by name that

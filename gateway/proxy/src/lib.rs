@@ -9,7 +9,7 @@
 //! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`],
 //! [`upstream`], [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]; what they
 //! may take together: [`overload`]. Beside requests, for plugins: [`callout`], [`log_calls`],
-//! [`ticks`].
+//! [`ticks`]. Without any client: [`rehearsal`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
 //! watched nor Kubernetes.
@@ -27,6 +27,7 @@ mod log_calls;
 mod metrics;
 mod overload;
 mod policy;
+pub mod rehearsal;
 mod request;
 mod response;
 mod snapshot;

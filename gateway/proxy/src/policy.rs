@@ -19,6 +19,7 @@ mod security_headers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ use postern_wasm::PluginError;
 use postern_wasm::PluginWorker;
 use postern_wasm::exchange::LocalResponse;
 use postern_wasm::exchange::ResponseHead;
+use tracing::Instrument as _;
 
 pub(crate) use self::concurrency::Permit;
 pub(crate) use self::native::Effects;
@@ -122,10 +124,15 @@ impl<'c> PolicyChain<'c> {
         }
     }
 
+    /// From now on.
+    pub(crate) fn skip_plugins(&mut self) {
+        self.skips_plugins = true;
+    }
+
     /// The response is the gateway's own page for a failure: built-in policies alone see it. Gives
     /// the error by its right name: a body that was cut at its limit failed for that.
     pub(crate) fn has_failed(&mut self, error: ProxyError) -> ProxyError {
-        self.skips_plugins = true;
+        self.skip_plugins();
         let excess = self.effects.excess.as_ref();
         match (&self.effects.body_limit, excess) {
             (Some((_, policy)), Some(excess)) if excess.get() => ProxyError::BodyTooLarge {
@@ -135,6 +142,11 @@ impl<'c> PolicyChain<'c> {
         }
     }
 
+    /// How many have seen the request.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed
+    }
+
     /// In order, until one answers. Route choices come first, so that every policy on the request
     /// can see which upstream it is for.
     pub(crate) async fn on_request(
@@ -142,7 +154,17 @@ impl<'c> PolicyChain<'c> {
         exchange: &mut Exchange,
         body: &mut RequestBody,
     ) -> Result<Verdict, ProxyError> {
-        for &index in self.policies {
+        self.select(0..self.policies.len(), exchange).await?;
+        self.pass(0..self.policies.len(), exchange, body).await
+    }
+
+    /// The route choices of some of the policies.
+    pub(crate) async fn select(
+        &mut self,
+        positions: Range<usize>,
+        exchange: &mut Exchange,
+    ) -> Result<(), ProxyError> {
+        for &index in &self.policies[positions] {
             if let Some((live, worker)) = self.plugin(index)
                 && worker.has_route_phase()
             {
@@ -154,8 +176,18 @@ impl<'c> PolicyChain<'c> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Some of the policies on the request, until one answers.
+    pub(crate) async fn pass(
+        &mut self,
+        positions: Range<usize>,
+        exchange: &mut Exchange,
+        body: &mut RequestBody,
+    ) -> Result<Verdict, ProxyError> {
         self.effects.body_length = body.size_hint().exact();
-        for &index in self.policies {
+        for &index in &self.policies[positions] {
             self.passed += 1;
             match &*self.view.snapshot.policies[index] {
                 Policy::Native(native) => {
@@ -167,7 +199,13 @@ impl<'c> PolicyChain<'c> {
                         client: self.client,
                         position: self.passed,
                     };
-                    if let Some((response, reason)) = native.on_request(turn).await {
+                    let span = tracing::debug_span!(
+                        "policy",
+                        policy = native.name.as_str(),
+                        phase = "request"
+                    );
+                    let answered = native.on_request(turn).instrument(span).await;
+                    if let Some((response, reason)) = answered {
                         let by = native.name.clone();
                         return Ok(Verdict::Respond {
                             response,
@@ -235,9 +273,19 @@ impl<'c> PolicyChain<'c> {
         exchange: &mut Exchange,
         body: &mut ResponseBody,
     ) -> Result<Option<PolicyName>, ProxyError> {
+        self.pass_back(0..self.passed, exchange, body).await
+    }
+
+    /// Some of them, backwards.
+    pub(crate) async fn pass_back(
+        &mut self,
+        positions: Range<usize>,
+        exchange: &mut Exchange,
+        body: &mut ResponseBody,
+    ) -> Result<Option<PolicyName>, ProxyError> {
         let mut replaced_by = None;
-        let seen = self.policies[..self.passed].iter().enumerate();
-        for (before, &index) in seen.rev() {
+        for before in positions.rev() {
+            let index = self.policies[before];
             match &*self.view.snapshot.policies[index] {
                 Policy::Native(native) => {
                     let turn = Turn {

@@ -31,6 +31,7 @@ use crate::error::PluginError;
 use crate::host::HostState;
 
 pub(crate) mod ticker;
+pub(crate) mod turns;
 
 /// Wasm stack of a call. Deep enough for the interpreters of JavaScript and Python.
 const WASM_STACK_BYTES: usize = 512 << 10;

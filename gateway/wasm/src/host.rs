@@ -10,6 +10,7 @@ use std::sync::Arc;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
+use tokio::time::Instant;
 
 use crate::callout::Callouts;
 use crate::component::Phase;
@@ -66,6 +67,14 @@ enum Undo {
 }
 
 impl HostState {
+    /// Waits for something that is not the processor.
+    async fn wait<T>(&mut self, future: impl Future<Output = T> + Send) -> T {
+        let began = Instant::now();
+        let output = future.await;
+        self.meter.has_waited(began.elapsed());
+        output
+    }
+
     pub(crate) fn new(
         plugin: &Plugin,
         log: Arc<LogBudget>,

@@ -162,9 +162,9 @@ impl Instance {
         self.store.data().meter.memory()
     }
 
-    /// Epochs that were spent since the last time this was asked.
-    pub(crate) fn take_ticks(&mut self) -> u64 {
-        self.store.data_mut().meter.take_ticks()
+    /// Processor time since the last time this was asked.
+    pub(crate) fn take_burned(&mut self) -> Duration {
+        self.store.data_mut().meter.take_burned()
     }
 
     /// Calls one phase. The exchange is back in its place when this returns, whatever happened;

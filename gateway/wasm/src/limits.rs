@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use wasmtime::ResourceLimiter;
 use wasmtime::UpdateDeadline;
 
+use crate::engine::ticker;
 use crate::engine::ticker::TICK;
+use crate::engine::turns;
 use crate::error::Breach;
 use crate::stats::PluginStats;
 use crate::stats::add;
@@ -56,6 +58,10 @@ pub const MAX_REFUSAL: usize = 1 << 10;
 /// Starting an instance (`start` functions, the language's runtime, `configure`) may take this
 /// many times what a call may: an interpreter has to come up, and once an instance only.
 const START_FACTOR: u32 = 10;
+/// How much longer than its processor time a call may want it, while others take turns.
+const TURN_PATIENCE: Duration = Duration::from_millis(10);
+/// Turns that a call gets at least: it is not ended because the gateway itself was held up.
+const FAIR_SLICES: u32 = 6;
 /// Core instances, memories and tables of a component: a dozen is what the largest toolchain makes.
 const MAX_PARTS: usize = 64;
 
@@ -72,13 +78,13 @@ pub(crate) enum HostFault {
 /// What one instance has used.
 pub(crate) struct Meter {
     limits: PluginLimits,
-    ticks_left: u64,
+    time: CallTime,
     host_bytes_left: u64,
     callouts_left: u32,
     memory: u64,
     elements: u64,
-    /// Epochs that ended while the guest ran, since this was last taken.
-    ticks: u64,
+    /// Processor time since this was last taken.
+    burned: Duration,
     /// The guest was told "no more memory". If it then traps, that is why.
     pub(crate) is_starved: bool,
 }
@@ -87,12 +93,12 @@ impl Meter {
     pub(crate) fn new(limits: PluginLimits) -> Self {
         Self {
             limits,
-            ticks_left: ticks(limits.cpu * START_FACTOR),
+            time: CallTime::new(limits.cpu * START_FACTOR),
             host_bytes_left: limits.host_bytes,
             callouts_left: limits.callouts,
             memory: 0,
             elements: 0,
-            ticks: 0,
+            burned: Duration::ZERO,
             is_starved: false,
         }
     }
@@ -103,7 +109,7 @@ impl Meter {
 
     /// A new call: what is counted by the call begins again.
     pub(crate) fn begin_call(&mut self) {
-        self.ticks_left = ticks(self.limits.cpu);
+        self.time = CallTime::new(self.limits.cpu);
         self.host_bytes_left = self.limits.host_bytes;
         self.callouts_left = self.limits.callouts;
     }
@@ -120,11 +126,17 @@ impl Meter {
         self.memory
     }
 
-    /// Epochs that ended while the guest ran, since the last time this was asked. A call much
-    /// shorter than an epoch has one now and then, so that over many calls they sum up to the
-    /// processor time.
-    pub(crate) fn take_ticks(&mut self) -> u64 {
-        std::mem::take(&mut self.ticks)
+    /// Processor time of the guest since the last time this was asked. A call much shorter than
+    /// an epoch is charged a whole one now and then, so that over many calls they sum up to it.
+    pub(crate) fn take_burned(&mut self) -> Duration {
+        std::mem::take(&mut self.burned)
+    }
+
+    /// Time for which the guest waited for something else than the processor.
+    pub(crate) fn has_waited(&mut self, time: Duration) {
+        if let Some(began) = &mut self.time.began {
+            *began += time;
+        }
     }
 
     /// Takes note of bytes that the guest handed over.
@@ -138,28 +150,66 @@ impl Meter {
         }
     }
 
-    /// The guest has run into the next epoch: it is suspended once, or ended.
+    /// The guest has run into the next epoch: it is suspended, or ended.
     ///
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
     pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        self.ticks += 1;
-        match self.ticks_left.checked_sub(1) {
-            Some(left) => {
-                self.ticks_left = left;
-                // Through tokio and not by waking ourselves: tokio then polls its sockets before
-                // it comes back here.
-                let pause = Box::pin(tokio::task::yield_now());
-                Ok(UpdateDeadline::YieldCustom(1, pause))
-            }
-            None => Err(wasmtime::Error::new(HostFault::Cpu)),
+        let slice = match self.time.began {
+            Some(_) => turns::since_last().min(TICK),
+            None => ticker::epoch(),
+        };
+        self.burned += slice;
+        match self.time.end_slice(Instant::now().into_std(), slice) {
+            Verdict::GoOn => Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::pause()))),
+            Verdict::End => Err(wasmtime::Error::new(HostFault::Cpu)),
         }
     }
 }
 
-/// One more than the time holds, because the first epoch is partly over when the call begins.
-fn ticks(time: Duration) -> u64 {
-    time.as_micros().div_ceil(TICK.as_micros()) as u64 + 1
+/// How long a call may still want the processor.
+///
+/// What ends a call is the processor time that it had; and, because a deadline is a promise to who
+/// waits for the answer, how long it wanted more while other guests of its worker had turns.
+struct CallTime {
+    limit: Duration,
+    used: Duration,
+    /// The end of the first epoch in which it ran, moved on by the time for which it waited for
+    /// something else.
+    began: Option<std::time::Instant>,
+    slices: u32,
+}
+
+enum Verdict {
+    GoOn,
+    End,
+}
+
+impl CallTime {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            used: Duration::ZERO,
+            began: None,
+            slices: 0,
+        }
+    }
+
+    fn end_slice(&mut self, now: std::time::Instant, slice: Duration) -> Verdict {
+        self.slices += 1;
+        let Some(began) = self.began else {
+            // Partly over when the call began.
+            self.began = Some(now);
+            return Verdict::GoOn;
+        };
+        self.used += slice;
+        let wanted = now.saturating_duration_since(began);
+        let is_late = wanted >= self.limit + TURN_PATIENCE && self.slices >= FAIR_SLICES;
+        match self.used >= self.limit || is_late {
+            true => Verdict::End,
+            false => Verdict::GoOn,
+        }
+    }
 }
 
 pub(crate) fn breach(breach: Breach) -> wasmtime::Error {
@@ -289,6 +339,53 @@ mod tests {
         let mut got = String::new();
         push_escaped(&mut got, "ääää", 5);
         assert_eq!(got, "ää…");
+    }
+
+    /// How many slices a call gets that never ends, when `others` have turns as well.
+    fn slices_of_a_loop(limit: Duration, others: u32) -> (u32, Duration) {
+        let (start, slice) = (std::time::Instant::now(), Duration::from_micros(250));
+        let mut time = CallTime::new(limit);
+        let mut now = start;
+        loop {
+            now += slice;
+            if let Verdict::End = time.end_slice(now, slice) {
+                return (time.slices, now - start);
+            }
+            now += slice * others;
+        }
+    }
+
+    #[test]
+    fn a_loop_ends_when_its_time_is_used_up_and_no_later_for_the_turns_of_others() {
+        let limit = Duration::from_millis(50);
+        let (slices, took) = slices_of_a_loop(limit, 0);
+        assert_eq!(slices, 201, "{took:?}");
+        for others in [1, 3, 7, 20] {
+            let (slices, took) = slices_of_a_loop(limit, others);
+            assert!(slices >= FAIR_SLICES, "{others}: {slices}");
+            assert!(
+                took <= limit + Duration::from_millis(17),
+                "{others}: {took:?}"
+            );
+        }
+        // Whom the gateway itself held up gets its turns.
+        let (slices, _) = slices_of_a_loop(limit, 1000);
+        assert_eq!(slices, FAIR_SLICES);
+    }
+
+    #[test]
+    fn waiting_for_something_else_is_not_wanting_the_processor() {
+        let mut meter = Meter::new(PluginLimits::default());
+        meter.begin_call();
+        let limit = meter.limits.cpu;
+        let start = std::time::Instant::now();
+        for slice in 0..100 {
+            let waited = Duration::from_secs(1);
+            meter.has_waited(waited);
+            let now = start + waited * slice + Duration::from_micros(250 * u64::from(slice));
+            let verdict = meter.time.end_slice(now, Duration::from_micros(250));
+            assert!(matches!(verdict, Verdict::GoOn), "{slice} of {limit:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::component::Phase;
-use crate::engine::ticker::TICK;
 use crate::error::PluginError;
 use crate::error::TrapKind;
 
@@ -32,7 +31,7 @@ pub struct PluginStats {
     pub(crate) log_dropped: AtomicU64,
     log_calls_dropped: AtomicU64,
     memory_high: AtomicU64,
-    ticks: AtomicU64,
+    cpu_micros: AtomicU64,
     faults: [AtomicU64; FAULTS.len()],
     traps: [AtomicU64; TrapKind::ALL.len()],
 }
@@ -112,8 +111,7 @@ impl PluginStats {
     /// Processor time of calls that came to an end, by sampling: exact to a few per cent once it is
     /// a second.
     pub fn cpu(&self) -> Duration {
-        let ticks = u32::try_from(value(&self.ticks)).unwrap_or(u32::MAX);
-        TICK.saturating_mul(ticks)
+        Duration::from_micros(value(&self.cpu_micros))
     }
 
     /// Calls that failed, by [`PluginError::reason`].
@@ -167,9 +165,10 @@ impl PluginStats {
         }
     }
 
-    pub(crate) fn count_ticks(&self, ticks: u64) {
-        if ticks > 0 {
-            add(&self.ticks, ticks);
+    pub(crate) fn count_cpu(&self, time: Duration) {
+        if !time.is_zero() {
+            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+            add(&self.cpu_micros, micros);
         }
     }
 
@@ -195,7 +194,7 @@ impl PluginStats {
             (&self.cancelled, &other.cancelled),
             (&self.log_dropped, &other.log_dropped),
             (&self.log_calls_dropped, &other.log_calls_dropped),
-            (&self.ticks, &other.ticks),
+            (&self.cpu_micros, &other.cpu_micros),
         ]);
         for (into, from) in pairs {
             add(into, value(from));

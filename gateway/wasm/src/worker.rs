@@ -15,6 +15,7 @@ use std::time::Duration;
 use postern_core::config::plugin::Isolation;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use crate::callout::Callouts;
 use crate::component::Phases;
@@ -274,7 +275,14 @@ impl PluginWorker {
         }
         let started = is_timed.then(Instant::now);
         let _running = self.activity.enter();
-        let answered = self.call_leased(ask, exchange, Wall::new(time)).await;
+        // Costs a load where nobody listens at that level.
+        let span = tracing::debug_span!(
+            "policy",
+            policy = self.plugin.name().as_str(),
+            phase = phase.as_str()
+        );
+        let called = self.call_leased(ask, exchange, Wall::new(time));
+        let answered = called.instrument(span).await;
         match &answered {
             Ok(_) => breaker.succeeded(phase),
             Err(error) => {
@@ -397,7 +405,7 @@ impl Lease<'_> {
         pooled.uses_left -= 1;
         let stats = &self.worker.stats;
         stats.note_memory(pooled.instance.memory());
-        stats.count_ticks(pooled.instance.take_ticks());
+        stats.count_cpu(pooled.instance.take_burned());
         if is_ok && pooled.uses_left > 0 && !pooled.instance.is_starved() {
             self.pooled = Some(pooled);
         }

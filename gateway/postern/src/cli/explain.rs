@@ -1,5 +1,6 @@
 //! `postern explain`: what would happen to a request.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +16,9 @@ use super::print;
 use crate::admin;
 use crate::admin::client;
 use crate::check;
+use crate::explain::Failure;
 use crate::explain::Question;
+use crate::explain::Run;
 use crate::explain::json;
 
 /// Say what would happen to a request, and why
@@ -25,9 +28,13 @@ use crate::explain::json;
 /// the request passes, and where it would go.
 ///
 /// A request that the gateway refuses before it looks at any rule is explained as well.
+///
+/// With --run, the policies of that rule are run, plugins included, and what each of them did to the
+/// request and to the response is printed. Of the upstream it is assumed that it answers 200.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
-  postern explain GET https://shop.example.com/cart?id=1 -H 'Accept: text/html'")]
+  postern explain GET https://shop.example.com/cart?id=1 -H 'Accept: text/html'
+  postern explain --run --client 192.0.2.7 GET https://shop.example.com/cart")]
 pub(super) struct Args {
     /// The method, as in GET
     method: String,
@@ -45,6 +52,20 @@ pub(super) struct Args {
     /// Ask a running gateway instead, at its admin address, as in 127.0.0.1:9180
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Run the policies, and show what each of them does
+    #[arg(long, conflicts_with = "admin")]
+    run: bool,
+    /// The address of the client, for --run
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1",
+        requires = "run"
+    )]
+    client: IpAddr,
+    /// Let policies ask upstreams, for --run; without it they find nobody there
+    #[arg(long, requires = "run")]
+    callouts: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -68,7 +89,25 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     };
     let routes = RouteTable::new(&loaded.config.routes);
-    match question.ask(&loaded.config, &routes, &loaded.origins) {
+    let asked = question.clone();
+    let mut explanation = asked.ask(&loaded.config, &routes, &loaded.origins);
+    if let Ok(explanation) = &mut explanation
+        && args.run
+    {
+        let run = Run {
+            client: args.client,
+            callouts: args.callouts,
+        };
+        explanation.run = match question.run(&args.config, run) {
+            Ok(rehearsal) => rehearsal,
+            Err(Failure::Problems(problems)) => {
+                complain_of(&problems);
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(Failure::Other(error)) => return Err(error),
+        };
+    }
+    match explanation {
         Ok(explanation) if args.format == Format::Json => {
             print(format_args!("{:#}", json::render(&explanation)));
         }

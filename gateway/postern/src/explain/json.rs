@@ -1,6 +1,9 @@
 //! An [`Explanation`] for programs. Keys are stable: scripts read them.
 
 use postern_core::route::explain::HostScope;
+use postern_proxy::rehearsal::Answered;
+use postern_proxy::rehearsal::End;
+use postern_proxy::rehearsal::Step;
 use serde_json::Value;
 use serde_json::json;
 
@@ -9,6 +12,7 @@ use super::Answer;
 use super::Asked;
 use super::Explanation;
 use super::Outcome;
+use super::Ran;
 use super::RuleView;
 
 pub fn render(explanation: &Explanation) -> Value {
@@ -31,7 +35,65 @@ pub fn render(explanation: &Explanation) -> Value {
     if let (Value::Object(value), Value::Object(rest)) = (&mut value, rest) {
         value.extend(rest);
     }
+    if let Some(ran) = &explanation.run {
+        value["run"] = run_value(ran);
+    }
     value
+}
+
+fn run_value(ran: &Ran) -> Value {
+    let rehearsal = &ran.rehearsal;
+    let steps = |steps: &[Step]| steps.iter().map(step_value).collect::<Vec<_>>();
+    let sent = rehearsal.sent.as_ref().map(|sent| {
+        json!({
+            "upstream": sent.upstream,
+            "chosen": sent.is_chosen,
+            "method": sent.method,
+            "path": sent.path,
+            "headers": sent.headers,
+        })
+    });
+    json!({
+        "callouts": ran.callouts,
+        "request": steps(&rehearsal.request),
+        "sent": sent,
+        "response": steps(&rehearsal.response),
+        "answer": answered_value(&rehearsal.answer),
+    })
+}
+
+fn step_value(step: &Step) -> Value {
+    let edits = step.edits.iter();
+    let edits = edits.map(|e| json!({ "what": e.what, "before": e.before, "after": e.after }));
+    let mut value = json!({
+        "policy": step.policy,
+        "kind": step.kind,
+        "edits": edits.collect::<Vec<_>>(),
+    });
+    match &step.end {
+        None => {}
+        Some(End::Answered(answered, reason)) => {
+            value["answered"] = answered_value(answered);
+            value["reason"] = json!(reason);
+        }
+        Some(End::Failed {
+            status,
+            reason,
+            message,
+        }) => {
+            value["failed"] =
+                json!({ "status": status.as_u16(), "reason": reason, "message": message });
+        }
+    }
+    value
+}
+
+fn answered_value(answered: &Answered) -> Value {
+    json!({
+        "status": answered.status.as_u16(),
+        "headers": answered.headers,
+        "body-bytes": answered.body.as_ref().map(|body| body.len()),
+    })
 }
 
 fn asked_value(asked: &Asked) -> Value {

@@ -3,6 +3,11 @@
 use std::fmt;
 
 use postern_core::route::explain::HostScope;
+use postern_proxy::rehearsal::Answered;
+use postern_proxy::rehearsal::Edit;
+use postern_proxy::rehearsal::End;
+use postern_proxy::rehearsal::Sent;
+use postern_proxy::rehearsal::Step;
 
 use super::Action;
 use super::Answer;
@@ -10,6 +15,7 @@ use super::Asked;
 use super::Candidate;
 use super::Explanation;
 use super::Outcome;
+use super::Ran;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,8 +36,88 @@ impl fmt::Display for Explanation {
                 )
             }
             Outcome::Asked(asked) => asked.fmt(f),
+        }?;
+        match &self.run {
+            Some(ran) => write_run(f, ran),
+            None => Ok(()),
         }
     }
+}
+
+fn write_run(f: &mut fmt::Formatter<'_>, ran: &Ran) -> fmt::Result {
+    let rehearsal = &ran.rehearsal;
+    let policies = match ran.callouts {
+        true => "policies may ask upstreams",
+        false => "policies find no upstream to ask, but with --callouts",
+    };
+    writeln!(f, "\nRun, without sending the request; {policies}:")?;
+    write_steps(f, "request", &rehearsal.request)?;
+    if let Some(sent) = &rehearsal.sent {
+        let by = match sent.is_chosen {
+            true => "chosen by a policy",
+            false => "by its weight",
+        };
+        let Sent { method, path, .. } = sent;
+        writeln!(f, "upstream    {}, {by}: {method} {path}", sent.upstream)?;
+        for (name, value) in &sent.headers {
+            writeln!(f, "            {name}: {value}")?;
+        }
+    }
+    write_steps(f, "response", &rehearsal.response)?;
+    write_answered(f, "client      ", &rehearsal.answer)
+}
+
+fn write_steps(f: &mut fmt::Formatter<'_>, label: &str, steps: &[Step]) -> fmt::Result {
+    for (index, step) in steps.iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        let Step { policy, kind, .. } = step;
+        writeln!(f, "{label:<11} {policy} ({kind})")?;
+        for Edit {
+            what,
+            before,
+            after,
+        } in &step.edits
+        {
+            match (before, after) {
+                (_, None) => writeln!(f, "              {what} removed")?,
+                (None, Some(after)) => writeln!(f, "              {what} set: {after}")?,
+                (Some(before), Some(after)) => {
+                    writeln!(f, "              {what} changed: {after} (was {before})")?;
+                }
+            }
+        }
+        match &step.end {
+            None if step.edits.is_empty() => writeln!(f, "              changed nothing")?,
+            None => {}
+            Some(End::Answered(answered, reason)) => {
+                let reason = reason.map(|reason| format!(", {reason}"));
+                let reason = reason.unwrap_or_default();
+                let status = answered.status.as_u16();
+                writeln!(f, "              answered {status}{reason}")?;
+            }
+            Some(End::Failed {
+                status,
+                reason,
+                message,
+            }) => {
+                let status = status.as_u16();
+                writeln!(f, "              failed, {status}, {reason}: {message}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_answered(f: &mut fmt::Formatter<'_>, label: &str, answered: &Answered) -> fmt::Result {
+    let body = match &answered.body {
+        Some(body) => format!(" with {} bytes", body.len()),
+        None => " if the upstream answers so".to_owned(),
+    };
+    writeln!(f, "{label}{}{body}", answered.status.as_u16())?;
+    for (name, value) in &answered.headers {
+        writeln!(f, "            {name}: {value}")?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Asked {

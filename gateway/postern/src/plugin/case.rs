@@ -40,6 +40,15 @@ pub struct Case {
     pub config: Option<serde_json::Value>,
     #[serde(default)]
     pub request: GivenRequest,
+    /// So many times the background phase is called, before anything else.
+    #[serde(default)]
+    pub ticks: u32,
+    /// The request is the CA's look at a token, and the challenge phase is called alone.
+    #[serde(default)]
+    pub challenge: Option<GivenChallenge>,
+    /// A record to write, and to remove again: the solver is called alone.
+    #[serde(default)]
+    pub dns: Option<GivenRecord>,
     /// What the upstream answers.
     #[serde(default)]
     pub response: GivenResponse,
@@ -63,6 +72,22 @@ pub struct GivenRequest {
     pub body: String,
     /// The address of the client.
     pub client: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GivenChallenge {
+    pub token: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct GivenRecord {
+    pub name: String,
+    pub zone: String,
+    pub value: String,
+    /// The certificate's name.
+    pub identifier: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -120,6 +145,10 @@ pub struct Expected {
     pub upstream: Option<Values>,
     /// The plugin answers.
     pub reply: Option<ExpectedReply>,
+    /// What the challenge phase answers.
+    pub key_authorization: Option<String>,
+    /// A part of what the solver says went wrong.
+    pub dns_error: Option<String>,
     pub request: ExpectedEdits,
     pub response: ExpectedEdits,
     /// A part of each line, in their order.

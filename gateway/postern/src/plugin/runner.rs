@@ -2,7 +2,9 @@
 //! callouts that a case answers.
 //!
 //! What is run is what a worker of the gateway runs for one plugin: `route`, `request`, its body,
-//! then `response` and its body. A plugin that answers is not shown a response.
+//! then `response` and its body, and `log` when it is over. A plugin that answers is not shown a
+//! response. Ticks come first, in an instance of their own; a challenge and a DNS record are cases
+//! by themselves.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,13 +56,18 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::case::Case;
 use super::case::CaseFile;
+use super::case::GivenChallenge;
 use super::case::Headers;
 use super::verdict::Message;
 use super::verdict::Outcome;
 use answers::Answers;
+use beside::solve;
+use beside::summary;
+use beside::tick;
 use log::LogLines;
 
 mod answers;
+mod beside;
 mod log;
 
 /// What a plugin under test may keep in shared state.
@@ -132,6 +139,16 @@ impl Runner {
             self.runtime.block_on(async {
                 let plugin = self.set_up(file, case).await?;
                 let mut times = Times::default();
+                let ticked = tick(&plugin, case, &calls).await;
+                if let Err(error) = ticked {
+                    return Ok(Outcome {
+                        fault: Some(fault(&error)),
+                        ..Outcome::default()
+                    });
+                }
+                if let Some(record) = &case.dns {
+                    return solve(&plugin, record, calls).await;
+                }
                 let worker = plugin.worker_with(calls);
                 once(&worker, case, exchange, &mut times).await
             })
@@ -237,11 +254,20 @@ async fn once(
     times: &mut Times,
 ) -> Result<Outcome, Failure> {
     let mut outcome = Outcome::default();
+    if let Some(GivenChallenge { token }) = &case.challenge {
+        let host = exchange.request.authority.host().to_owned();
+        let called = worker.key_authorization(&mut exchange, &host, token);
+        match times.take("challenge", called).await {
+            Ok(answer) => outcome.key_authorization = answer,
+            Err(error) => outcome.fault = Some(fault(&error)),
+        }
+        return Ok(outcome);
+    }
     let mut bodies = Bodies {
         request: case.request.body.clone().into(),
         response: case.response.body.clone().into(),
     };
-    let ended = phases(
+    let mut ended = phases(
         worker,
         case,
         &mut exchange,
@@ -250,8 +276,13 @@ async fn once(
         times,
     )
     .await;
+    if worker.has_log_phase() {
+        let summary = summary(&exchange, &bodies, &outcome, ended.as_ref().err());
+        let called = worker.on_log(&mut exchange, &summary);
+        ended = ended.and(times.take("log", called).await);
+    }
     if let Err(error) = ended {
-        outcome.fault = Some((error.reason().to_owned(), error.to_string()));
+        outcome.fault = Some(fault(&error));
     }
     if let Some(name) = &exchange.upstream {
         outcome.upstream = Some(name.to_string());
@@ -274,6 +305,10 @@ async fn once(
         };
     }
     Ok(outcome)
+}
+
+fn fault(error: &PluginError) -> (String, String) {
+    (error.reason().to_owned(), error.to_string())
 }
 
 /// The bodies on their way.

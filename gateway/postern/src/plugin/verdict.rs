@@ -20,6 +20,10 @@ pub struct Outcome {
     pub is_aborted: bool,
     pub upstream: Option<String>,
     pub reply: Option<Message>,
+    /// The answer to a challenge.
+    pub key_authorization: Option<String>,
+    /// What a DNS provider said, through the solver.
+    pub dns_error: Option<String>,
     /// The request as it would go upstream.
     pub request: Message,
     /// The response as it would go to the client.
@@ -75,6 +79,21 @@ pub fn differences(case: &Case, outcome: &Outcome) -> Vec<String> {
     logs(expect, outcome, &mut found);
     if fault.is_some() {
         // What it did before is taken back, or the exchange is answered.
+        return found;
+    }
+    let (want, got) = (&expect.key_authorization, &outcome.key_authorization);
+    if want != got {
+        found.push(differs("key authorization", want.as_ref(), got.as_ref()));
+    }
+    let (want, got) = (&expect.dns_error, &outcome.dns_error);
+    let is_same = match (want, got) {
+        (Some(want), Some(got)) => got.contains(want.as_str()),
+        (want, got) => want.is_none() && got.is_none(),
+    };
+    if !is_same {
+        found.push(differs("DNS error", want.as_ref(), got.as_ref()));
+    }
+    if case.challenge.is_some() || case.dns.is_some() {
         return found;
     }
     upstream(expect, outcome, &mut found);

@@ -179,6 +179,11 @@ impl NativePolicy {
         })
     }
 
+    /// The word for it in configuration.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.spec.kind()
+    }
+
     pub(crate) fn is_from(&self, spec: &PolicySpec, file: Option<&[u8]>) -> bool {
         self.spec == *spec && self.file.as_deref() == file
     }

@@ -22,11 +22,29 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// Length of an epoch. A guest that burns processor time is suspended this often.
+use super::turns;
+
+/// Longest epoch: a guest is suspended for the first time after this at most.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// An epoch while guests burn processor time. Others in their worker wait as long each time that
+/// they wait for a socket.
+const SLICE: Duration = Duration::from_micros(250);
+/// Epochs without a suspended guest after which they are long again.
+const CALM_TICKS: u32 = 8;
 /// Ticks without a call before the thread sleeps. Waking it costs a system call in a worker, so it
 /// stays awake between the requests of a busy gateway.
 const IDLE_TICKS: u32 = 50;
+
+/// Whether epochs are short now. For all engines of the process: there is one, but in tests.
+static IS_SHORT: AtomicBool = AtomicBool::new(false);
+
+/// How long an epoch is now.
+pub(crate) fn epoch() -> Duration {
+    match IS_SHORT.load(Ordering::Relaxed) {
+        true => SLICE,
+        false => TICK,
+    }
+}
 
 /// The thread, seen from the engine. Ends it when dropped.
 pub(crate) struct Ticker {
@@ -101,14 +119,26 @@ impl Shared {
     fn run(&self, engine: &EngineWeak) {
         let mut last_entered = 0;
         let mut idle_ticks = 0;
+        let mut pauses = turns::pauses();
+        let mut calm_ticks = CALM_TICKS;
         while !self.is_stopped.load(Ordering::SeqCst) {
             // Not a sleep: dropping the engine ends it at once.
-            thread::park_timeout(TICK);
+            let epoch = match calm_ticks >= CALM_TICKS {
+                true => TICK,
+                false => SLICE,
+            };
+            IS_SHORT.store(epoch == SLICE, Ordering::Relaxed);
+            thread::park_timeout(epoch);
             let Some(engine) = engine.upgrade() else {
                 return;
             };
             engine.increment_epoch();
             drop(engine);
+            let last_pauses = std::mem::replace(&mut pauses, turns::pauses());
+            calm_ticks = match pauses == last_pauses {
+                true => calm_ticks.saturating_add(1),
+                false => 0,
+            };
 
             let (entered, running) = self.survey();
             if running == 0 && entered == last_entered {

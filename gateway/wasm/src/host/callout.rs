@@ -92,7 +92,7 @@ impl Host for HostState {
     async fn send(&mut self, call: Call) -> wasmtime::Result<Result<Reply, CallError>> {
         self.after_configure()?;
         let answer = match self.begin(call)? {
-            Pending::Going(going) => going.await,
+            Pending::Going(going) => self.wait(going).await,
             Pending::Done(answer) => answer,
         };
         Ok(answer.map(reply).map_err(call_error))
@@ -105,7 +105,7 @@ impl Host for HostState {
         self.after_configure()?;
         let calls = calls.into_iter().map(|call| self.begin(call));
         let mut pending = calls.collect::<wasmtime::Result<Vec<_>>>()?;
-        std::future::poll_fn(|cx| {
+        let answered = std::future::poll_fn(|cx| {
             let mut is_going = false;
             for pending in &mut pending {
                 if let Pending::Going(going) = pending {
@@ -120,8 +120,8 @@ impl Host for HostState {
             } else {
                 Poll::Ready(())
             }
-        })
-        .await;
+        });
+        self.wait(answered).await;
         let answers = pending.into_iter().map(|pending| match pending {
             Pending::Done(answer) => answer.map(reply).map_err(call_error),
             // All have ended.

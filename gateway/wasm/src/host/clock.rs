@@ -32,7 +32,8 @@ impl clock::Host for HostState {
     async fn sleep_ms(&mut self, ms: u32) -> wasmtime::Result<()> {
         self.after_configure()?;
         let ms = ms.min(MAX_SLEEP_MS);
-        tokio::time::sleep(Duration::from_millis(ms.into())).await;
+        self.wait(tokio::time::sleep(Duration::from_millis(ms.into())))
+            .await;
         Ok(())
     }
 }

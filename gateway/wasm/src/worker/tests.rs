@@ -304,9 +304,14 @@ async fn calls_wait_for_an_instance_and_give_up() {
 
     let (mut slow, mut other) = (post(), Exchange::default());
     let (_, late) = tokio::join!(worker.on_request(&mut slow), worker.on_request(&mut other));
-    // Both wait equally long, and the first to go may leave its place to the second.
+    // Both wait equally long, and the first to go may leave its place to the second, with little
+    // time left or none.
     if let Err(error) = late {
-        assert!(matches!(error, PluginError::Overloaded { .. }), "{error:?}");
+        let gave_up = matches!(
+            error,
+            PluginError::Overloaded { .. } | PluginError::Deadline { .. }
+        );
+        assert!(gave_up, "{error:?}");
     }
     assert_eq!(worker.stats().waited(), 1);
 

@@ -106,3 +106,76 @@ fn the_cost_of_a_case_has_every_phase_that_was_called() {
     assert!(Duration::ZERO < times.p50 && times.p50 <= times.p99 && times.p99 <= times.max);
     assert!(cost.memory >= 64 << 10, "{}", cost.memory);
 }
+
+fn with_phase(phase: &str) -> Runner {
+    let text = component(&guest("", phase));
+    Runner::open(Path::new("guest.wasm"), &text, None).unwrap()
+}
+
+#[test]
+fn a_challenge_is_a_case_by_itself() {
+    // Knows every token that does not begin with "x", and answers the token.
+    let runner = with_phase(
+        r#"(func (export "postern:plugin/challenge-phase@0.1.0#key-authorization")
+          (param i32 i32) (param $at i32) (param $len i32) (result i32)
+          (i32.store8 (i32.const 512)
+            (i32.ne (i32.load8_u (local.get $at)) (i32.const 120)))
+          (i32.store (i32.const 516) (local.get $at))
+          (i32.store (i32.const 520) (local.get $len))
+          (i32.const 512))"#,
+    );
+    let table = [
+        (
+            "challenge.token = 'abc'",
+            "expect.key-authorization = 'abc'",
+            0,
+        ),
+        (
+            "challenge.token = 'abc'",
+            "expect.key-authorization = 'xyz'",
+            1,
+        ),
+        ("challenge.token = 'abc'", "", 1),
+        ("challenge.token = 'xyz'", "", 0),
+    ];
+    for (case, expect, want) in table {
+        let found = found(&runner, &format!("{case}\n{expect}"));
+        assert_eq!(found.len(), want, "{case} / {expect}: {found:?}");
+    }
+}
+
+#[test]
+fn the_log_phase_is_told_how_the_exchange_ended() {
+    // Traps on anything but status 404.
+    let runner = with_phase(
+        r#"(func (export "postern:plugin/log-phase@0.1.0#on-log")
+          (param $status i32) (param i64) (param i64) (param i64)
+          (param i32) (param i32 i32) (param i32 i32)
+          (if (i32.ne (local.get $status) (i32.const 404)) (then unreachable)))"#,
+    );
+    assert_eq!(found(&runner, "response.status = 404"), [""; 0]);
+    assert_eq!(found(&runner, "expect.fault = 'plugin-trap'"), [""; 0]);
+}
+
+#[test]
+fn ticks_come_before_the_exchange_and_a_solver_is_asked_alone() {
+    let ticking = r#"(func (export "postern:plugin/lifecycle@0.1.0#configure")
+          (param i32 i32) (result i32)
+          (memory.fill (i32.const 256) (i32.const 0) (i32.const 64))
+          (i32.store (i32.const 280) (i32.const 100))
+          (i32.const 256))
+        (func (export "postern:plugin/background@0.1.0#on-tick") unreachable)"#;
+    let runner = with_phase(ticking);
+    assert_eq!(found(&runner, ""), [""; 0]);
+    assert_eq!(
+        found(&runner, "ticks = 1\nexpect.fault = 'plugin-trap'"),
+        [""; 0]
+    );
+
+    let record = "dns = { name = '_acme-challenge.a.test', zone = 'a.test', value = 'v', identifier = 'a.test' }";
+    let file = one_case(record);
+    assert!(
+        runner.run(&file, &file.cases[0]).is_err(),
+        "there is no solver"
+    );
+}

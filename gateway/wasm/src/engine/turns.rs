@@ -1,0 +1,201 @@
+//! Turns of the guests that burn processor time, in one worker.
+//!
+//! Such a guest is suspended at the end of each epoch. If all of them went on as soon as sockets
+//! were polled, every other request of the worker would wait for as many epochs as there are of
+//! them, each time that it waits for a socket. So one goes on after each poll, by turns.
+//!
+//! Who waited longest is next. But a call that nobody polls, because its client does not read,
+//! must not keep the others waiting: a turn that nobody took is anybody's after the next poll.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+/// Used by one thread; locked and atomic because what suspends a guest has to be `Send`.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    /// How often sockets were polled while guests waited. Everyone who waits comes here once
+    /// after each poll; who comes again is the first after another one.
+    round: AtomicU64,
+    /// The round in which the last turn was taken.
+    taken: AtomicU64,
+    /// When that was, in nanoseconds since [`START`].
+    taken_at: AtomicU64,
+    /// Who waits, the longest first. There are no more than there are instances.
+    queue: Mutex<VecDeque<u64>>,
+    tickets: AtomicU64,
+}
+
+thread_local! {
+    static TURNS: Arc<Turns> = Arc::default();
+}
+
+/// How often a guest was suspended, in the whole process.
+static PAUSES: AtomicU64 = AtomicU64::new(0);
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Suspends a guest until sockets have been polled and it is its turn.
+pub(crate) fn pause() -> impl Future<Output = ()> + Send + 'static {
+    PAUSES.fetch_add(1, Ordering::Relaxed);
+    // Other processes first, as the kernel would have it only every few milliseconds: the
+    // upstreams of this machine, and its clients. Comes back at once if nobody wants to run.
+    std::thread::yield_now();
+    let turns = TURNS.with(Arc::clone);
+    async move { turns.wait().await }
+}
+
+/// How often a guest was suspended so far, in the whole process: it grows while guests burn
+/// processor time.
+pub(crate) fn pauses() -> u64 {
+    PAUSES.load(Ordering::Relaxed)
+}
+
+/// How long ago the last turn of this thread was taken.
+pub(crate) fn since_last() -> Duration {
+    let taken_at = TURNS.with(|turns| turns.taken_at.load(Ordering::Relaxed));
+    START
+        .elapsed()
+        .saturating_sub(Duration::from_nanos(taken_at))
+}
+
+impl Turns {
+    async fn wait(&self) {
+        let place = Place::new(self);
+        let mut seen = self.round.load(Ordering::Relaxed);
+        loop {
+            // Through tokio and not by waking ourselves: tokio then polls its sockets before it
+            // comes back here.
+            tokio::task::yield_now().await;
+            let round = self.round.load(Ordering::Relaxed);
+            let round = if round == seen { round + 1 } else { round };
+            self.round.store(round, Ordering::Relaxed);
+            seen = round;
+            let without_turn = round - self.taken.load(Ordering::Relaxed);
+            if without_turn > 1 || (without_turn == 1 && place.is_first()) {
+                let now = u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                self.taken.store(round, Ordering::Relaxed);
+                self.taken_at.store(now, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest's place in the queue, given up also if its call is dropped.
+struct Place<'a> {
+    turns: &'a Turns,
+    ticket: u64,
+}
+
+impl<'a> Place<'a> {
+    fn new(turns: &'a Turns) -> Self {
+        let ticket = turns.tickets.fetch_add(1, Ordering::Relaxed);
+        turns.queue().push_back(ticket);
+        Self { turns, ticket }
+    }
+
+    fn is_first(&self) -> bool {
+        self.turns.queue().front() == Some(&self.ticket)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.turns.queue();
+        if let Some(position) = queue.iter().position(|ticket| *ticket == self.ticket) {
+            queue.remove(position);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    const GUESTS: usize = 4;
+    const ROUNDS: usize = 50;
+
+    #[derive(Clone, Copy, Eq, PartialEq)]
+    enum Event {
+        Poll,
+        Turn(usize),
+    }
+
+    /// What happens, in order, while guests take turns.
+    async fn events() -> Vec<Event> {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut guests = JoinSet::new();
+        for guest in 0..GUESTS {
+            let log = Arc::clone(&log);
+            guests.spawn(async move {
+                for _ in 0..ROUNDS {
+                    pause().await;
+                    log.lock().unwrap().push(Event::Turn(guest));
+                }
+            });
+        }
+        let polls = tokio::spawn({
+            let log = Arc::clone(&log);
+            async move {
+                loop {
+                    log.lock().unwrap().push(Event::Poll);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        guests.join_all().await;
+        polls.abort();
+        let events = log.lock().unwrap().clone();
+        events
+    }
+
+    fn turns_of(events: &[Event], guest: usize) -> usize {
+        events.iter().filter(|e| **e == Event::Turn(guest)).count()
+    }
+
+    #[tokio::test]
+    async fn one_guest_runs_after_each_poll_and_all_of_them_in_turn() {
+        let events = events().await;
+        for end in 0..events.len() {
+            let so_far = &events[..end];
+            let polls = so_far.iter().filter(|e| **e == Event::Poll).count();
+            let each: Vec<_> = (0..GUESTS).map(|guest| turns_of(so_far, guest)).collect();
+            assert!(each.iter().sum::<usize>() <= polls + 1, "{each:?}, {polls}");
+            let (most, least) = (each.iter().max().unwrap(), each.iter().min().unwrap());
+            assert!(most - least <= 2, "{each:?}");
+        }
+        // And no poll goes by without one, but where they begin and end.
+        let polls = events.iter().filter(|e| **e == Event::Poll).count();
+        assert!(polls <= GUESTS * (ROUNDS + 3), "{polls}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_polls_keeps_nobody_waiting() {
+        let mut left_alone = Box::pin(pause());
+        let is_pending =
+            std::future::poll_fn(|cx| Poll::Ready(left_alone.as_mut().poll(cx).is_pending()));
+        assert!(is_pending.await);
+        let events = events().await;
+        for guest in 0..GUESTS {
+            assert_eq!(turns_of(&events, guest), ROUNDS);
+        }
+        drop(left_alone);
+        assert!(TURNS.with(|turns| turns.queue().is_empty()));
+    }
+}
