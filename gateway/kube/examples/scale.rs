@@ -1,11 +1,9 @@
 //! What a large cluster costs: reading it, translating it, and a change of one object.
 //!
 //! `cargo run --release -p postern-kube --features test-util --example scale [INGRESSES]`
-#![expect(clippy::print_stdout, reason = "it prints what it measured")]
-#![expect(clippy::disallowed_types, reason = "no clock of a test is paused here")]
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
 
 use std::time::Duration;
-use std::time::Instant;
 
 use postern_kube::Cluster;
 use postern_kube::Kind;
@@ -15,6 +13,7 @@ use postern_kube::test_util::ingress;
 use postern_kube::test_util::objects;
 use postern_kube::test_util::slice;
 use postern_kube::translate;
+use tokio::time::Instant;
 
 const ROUNDS: u64 = 20;
 

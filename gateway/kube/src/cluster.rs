@@ -43,8 +43,8 @@ pub struct Cluster {
     pub ingresses: Records<Ingress>,
     pub services: Records<Service>,
     pub slices: Records<EndpointSlice>,
-    /// The slices of each Service.
-    by_service: BTreeMap<ObjectName, BTreeSet<Arc<str>>>,
+    /// The slices of each Service, by name.
+    by_service: BTreeMap<ObjectName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
     pub secrets: Records<Secret>,
     pub config_maps: Records<ConfigMap>,
     pub plugins: Records<Custom>,
@@ -139,8 +139,8 @@ impl Cluster {
 
     /// The slices of a Service, in the order of their names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
-        let slices = self.by_service.get(service).into_iter().flatten();
-        slices.filter_map(|slice| self.slices.get(&service.beside(slice)))
+        let slices = self.by_service.get(service);
+        slices.into_iter().flat_map(BTreeMap::values)
     }
 
     /// What is wrong with objects by themselves.
@@ -181,7 +181,10 @@ impl Cluster {
                 }
                 if let Some(service) = &new.service {
                     let slices = self.by_service.entry(name.beside(service)).or_default();
-                    slices.insert(Arc::clone(&name.name));
+                    let known = slices.get(&name.name);
+                    if known.is_none_or(|known| *known != new) {
+                        slices.insert(Arc::clone(&name.name), Arc::clone(&new));
+                    }
                 }
                 put(&mut self.slices, name, new)
             }

@@ -64,10 +64,10 @@ pub struct PolicyObject {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "namespaces")]
     pub namespaces: Vec<String>,
-    /// Of basic-auth: a Secret with users, its name or {name, key}.
+    /// Of basic-auth: the name of a Secret of this namespace, whose key `auth` has the users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "anything")]
-    pub users_secret: Option<Value>,
+    #[schemars(length(min = 1, max = 253))]
+    pub users_secret: Option<String>,
     /// What the kind asks for.
     #[serde(flatten)]
     pub settings: BTreeMap<String, Value>,
@@ -281,10 +281,6 @@ fn namespaces(_: &mut SchemaGenerator) -> Schema {
             "pattern": r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
         }
     })
-}
-
-fn anything(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "x-kubernetes-preserve-unknown-fields": true })
 }
 
 fn any_object(_: &mut SchemaGenerator) -> Schema {

@@ -9,7 +9,8 @@
 //! Nothing here knows the data plane.
 //!
 //! Reading order: [`object`] (names of objects, and what is wrong with them), [`read`] (a look at
-//! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`], [`translate`].
+//! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`],
+//! [`mod@translate`].
 
 pub mod cluster;
 pub mod crd;

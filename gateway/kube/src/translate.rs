@@ -22,9 +22,11 @@ use std::sync::Arc;
 
 use postern_core::config::Config;
 use postern_core::config::KubernetesSpec;
+use postern_core::config::UpstreamSpec;
 use postern_core::config::problem::Severity;
 use postern_core::name::CertificateName;
 use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
 
 use crate::cluster::Cluster;
 use crate::object::Kind;
@@ -90,6 +92,7 @@ pub fn translate(cluster: &Cluster, settings: &Settings) -> Translation {
             ..Translation::default()
         },
         upstreams: HashMap::new(),
+        found: Vec::new(),
         policies: HashMap::new(),
     };
     let owned = translator.owned();
@@ -105,6 +108,8 @@ struct Translator<'c> {
     out: Translation,
     /// What was found out about backends, by namespace, Service and port.
     upstreams: backend::Upstreams<'c>,
+    /// The upstreams themselves: put in order once, at the end.
+    found: Vec<(UpstreamName, UpstreamSpec)>,
     /// What was found out about policies.
     policies: HashMap<ObjectName, Result<PolicyName, Fault>>,
 }
@@ -210,6 +215,7 @@ impl Translator<'_> {
     }
 
     fn finish(mut self, owned: &[Owned<'_>]) -> Translation {
+        self.out.config.upstreams = self.found.into_iter().collect();
         self.out.problems.sort();
         self.out.problems.dedup();
         let errors = self

@@ -164,16 +164,21 @@ impl Reading<'_> {
     fn policy(&mut self, spec: &mut Map<String, Value>) {
         self.no_files(spec, "spec");
         if let Some(users) = spec.remove("users-secret") {
-            let file = self.held(Kind::Secret, &users, USERS, "spec.users-secret");
-            if let Some(file) = file {
-                spec.insert("users-file".to_owned(), file);
-            }
+            let at = "spec.users-secret";
+            let file = match users.is_string() {
+                true => self.held(Kind::Secret, &users, USERS, at),
+                false => {
+                    let message =
+                        format!("it has to be the name of a Secret, not {}", quoted(&users));
+                    self.error(at, message, None);
+                    None
+                }
+            };
+            spec.insert("users-file".to_owned(), file.unwrap_or_else(unnamed));
         }
         if let Some(page) = spec.remove("config-map") {
             let file = self.held(Kind::ConfigMap, &page, "", "spec.config-map");
-            if let Some(file) = file {
-                spec.insert("file".to_owned(), file);
-            }
+            spec.insert("file".to_owned(), file.unwrap_or_else(unnamed));
         }
         if let Some(upstream) = spec.get_mut("upstream") {
             self.service(upstream, "spec.upstream");
@@ -187,9 +192,7 @@ impl Reading<'_> {
                 self.error("spec.config-map", message, None);
             }
             let file = self.held(Kind::ConfigMap, &map, "", "spec.config-map");
-            if let Some(file) = file {
-                spec.insert("source".to_owned(), file);
-            }
+            spec.insert("source".to_owned(), file.unwrap_or_else(unnamed));
         } else if let Some(Value::String(source)) = spec.get_mut("source") {
             let is_remote = source.starts_with("oci://") || source.starts_with("https://");
             match source.strip_prefix("file://") {
@@ -237,6 +240,10 @@ impl Reading<'_> {
         for key in FILE_KEYS {
             if table.remove(key).is_none() {
                 continue;
+            }
+            // That it is missing would be a second problem.
+            if matches!(key, "users-file" | "file") {
+                table.insert(key.to_owned(), unnamed());
             }
             let help = match key {
                 "users-file" => "write users-secret: NAME for the key 'auth' of a Secret",
@@ -327,6 +334,11 @@ impl Reading<'_> {
     }
 }
 
+/// What stands in the place of a file that could not be named, so that the rest is read.
+fn unnamed() -> Value {
+    json!("unnamed")
+}
+
 /// The policy that the table states, read as in a file.
 fn parsed(
     section: &str,
@@ -345,9 +357,6 @@ fn parsed(
         }
     }
     document.table(section, &name.to_string(), spec, findings);
-    if findings.is_malformed() {
-        return None;
-    }
     let (text, fields) = document.finish();
     let text = ConfigText {
         path: Path::new("spec").to_owned(),

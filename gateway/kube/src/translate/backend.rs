@@ -3,7 +3,6 @@
 //! An address that leads back into the gateway or to what only this machine may reach is never an
 //! endpoint, whoever wrote it: the API server takes some of them.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -85,7 +84,7 @@ impl<'c> Translator<'c> {
             let message = format!("{} is no name: {error}", quote(&text));
             Fault::error(Reason::Unsupported, message)
         })?;
-        if self.out.config.upstreams.contains_key(&upstream) {
+        if self.is_known(name, &upstream) {
             return Ok(upstream);
         }
         let mode = service.endpoints;
@@ -104,8 +103,15 @@ impl<'c> Translator<'c> {
             _ => self.endpoints(name, service, port),
         };
         let spec = spec(name, endpoints, port.protocol);
-        self.out.config.upstreams.insert(upstream.clone(), spec);
+        self.found.push((upstream.clone(), spec));
         Ok(upstream)
+    }
+
+    /// Whether another reference to the Service, by the other way to name a port, has made it.
+    fn is_known(&self, service: &ObjectName, upstream: &UpstreamName) -> bool {
+        let known = self.upstreams.get(&(&*service.namespace, &*service.name));
+        let mut known = known.into_iter().flatten();
+        known.any(|(_, found)| found.as_ref().is_ok_and(|found| found == upstream))
     }
 
     fn external(&self, host: &str, port: &ServicePort) -> Result<EndpointSpec, Fault> {
@@ -150,8 +156,7 @@ impl<'c> Translator<'c> {
         port: &ServicePort,
     ) -> Vec<EndpointSpec> {
         let cluster = self.cluster;
-        // By address: for a moment of a rollout, a pod is in two slices.
-        let mut found: BTreeMap<SocketAddr, &SliceEndpoint> = BTreeMap::new();
+        let mut found: Vec<(SocketAddr, &SliceEndpoint)> = Vec::new();
         let mut refused = Vec::new();
         for slice in cluster.slices_of(name) {
             let ports = slice.ports.iter().filter(|known| known.name == port.name);
@@ -162,13 +167,13 @@ impl<'c> Translator<'c> {
                         refused.push(addr);
                         continue;
                     }
-                    let slot = found.entry(addr).or_insert(endpoint);
-                    if endpoint.is_ready && !slot.is_ready {
-                        *slot = endpoint;
-                    }
+                    found.push((addr, endpoint));
                 }
             }
         }
+        // For a moment of a rollout, a pod is in two slices; of its two states the better counts.
+        found.sort_by_key(|(addr, endpoint)| (*addr, !endpoint.is_ready));
+        found.dedup_by_key(|(addr, _)| *addr);
         if let Some(addr) = refused.first() {
             let object = ObjectRef {
                 kind: Kind::Service,
@@ -180,14 +185,12 @@ impl<'c> Translator<'c> {
         }
         let is_ready = |endpoint: &SliceEndpoint| endpoint.is_ready;
         let is_ending = |endpoint: &SliceEndpoint| endpoint.is_serving && endpoint.is_terminating;
-        let chosen: &dyn Fn(&SliceEndpoint) -> bool = match found.values().any(|e| is_ready(e)) {
+        let chosen: &dyn Fn(&SliceEndpoint) -> bool = match found.iter().any(|(_, e)| is_ready(e)) {
             true => &is_ready,
             false => &is_ending,
         };
-        let mut usable: Vec<(SocketAddr, &SliceEndpoint)> = found
-            .into_iter()
-            .filter(|(_, endpoint)| chosen(endpoint))
-            .collect();
+        let mut usable = found;
+        usable.retain(|(_, endpoint)| chosen(endpoint));
         self.keep_near(service, &mut usable);
         if usable.len() > MAX_ENDPOINTS {
             let object = ObjectRef {

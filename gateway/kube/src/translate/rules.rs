@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 
 use postern_core::config::RouteSpec;
@@ -29,6 +28,9 @@ use crate::object::ObjectName;
 use crate::object::Reason;
 use crate::record::Backend;
 
+/// Up to this many paths of a host, looking at each is faster than hashing.
+const FEW_PATHS: usize = 8;
+
 /// `None`: requests for a host that nobody names.
 type Host<'c> = Option<&'c Hostname>;
 
@@ -45,10 +47,41 @@ struct HostState<'c> {
     owner: &'c ObjectName,
     /// The position of the last route for it, to which its last rule belongs.
     route: Option<usize>,
-    /// Who has a path: whether it is exact, and its text.
-    paths: HashMap<(bool, &'c str), &'c ObjectName>,
+    paths: Paths<'c>,
     /// What requests get that no path accepts.
     default: Option<Fallback>,
+}
+
+/// Who has a path: whether it is exact, and its text.
+#[derive(Default)]
+struct Paths<'c> {
+    /// Of most hosts, all of them.
+    few: Vec<((bool, &'c str), &'c ObjectName)>,
+    many: HashMap<(bool, &'c str), &'c ObjectName>,
+}
+
+impl<'c> Paths<'c> {
+    fn get(&self, path: (bool, &str)) -> Option<&'c ObjectName> {
+        let few = self.few.iter().find(|(known, _)| *known == path);
+        let many = || match self.many.is_empty() {
+            true => None,
+            false => self.many.get(&path),
+        };
+        few.map(|(_, owner)| owner).or_else(many).copied()
+    }
+
+    /// Gives it to `owner`, unless another has it already, who is returned then.
+    fn take(&mut self, path: (bool, &'c str), owner: &'c ObjectName) -> Option<&'c ObjectName> {
+        let first = self.get(path);
+        if first.is_none() {
+            if self.few.len() < FEW_PATHS {
+                self.few.push((path, owner));
+            } else {
+                self.many.insert(path, owner);
+            }
+        }
+        first
+    }
 }
 
 #[derive(Clone)]
@@ -104,7 +137,7 @@ impl<'c> Hosts<'c> {
                 host,
                 owner,
                 route: None,
-                paths: HashMap::new(),
+                paths: Paths::default(),
                 default: None,
             });
         }
@@ -298,17 +331,13 @@ impl<'c> Translator<'c> {
             let Some(state) = hosts.state(host) else {
                 return;
             };
-            let fault = match state.paths.entry(wish.matches.key()) {
-                Entry::Vacant(slot) => {
-                    slot.insert(owned.name);
-                    None
-                }
-                Entry::Occupied(first) if *first.get() == owned.name => Some(Fault::warning(
+            let fault = match state.paths.take(wish.matches.key(), owned.name) {
+                None => None,
+                Some(first) if first == owned.name => Some(Fault::warning(
                     Reason::Doubtful,
                     "this path never answers: another of this object accepts the same requests",
                 )),
-                Entry::Occupied(first) => {
-                    let first = first.get();
+                Some(first) => {
                     let message = format!("Ingress '{first}' has this path already, and is older");
                     Some(Fault::error(Reason::Conflict, message))
                 }
@@ -376,7 +405,7 @@ impl<'c> Translator<'c> {
         let everywhere = hosts.state(None).and_then(|state| state.default.clone());
         for state in &mut hosts.list {
             let has_rules = state.route.is_some() || state.default.is_some();
-            if state.paths.contains_key(&(false, "")) || !has_rules {
+            if state.paths.get((false, "")).is_some() || !has_rules {
                 continue;
             }
             let default = state.default.take().or_else(|| everywhere.clone());

@@ -421,6 +421,11 @@ fn guarded() -> Vec<(String, String, &'static str)> {
             refused,
         ),
         (
+            own("Policy", "{kind: basic-auth, users-secret: [users]}"),
+            "it has to be the name of a Secret, not a list",
+            refused,
+        ),
+        (
             own("Policy", "{kind: basic-auth, users-secret: users}"),
             "there is no Secret 'users'",
             refused,
