@@ -2,6 +2,8 @@
 //!
 //! With `HEADERS_COMPONENT=FILE` the bundled header plugin is measured too.
 
+#![allow(clippy::print_stdout, reason = "a benchmark reports there")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,9 @@ const RULES: &str = r#"{
   ],
   "response": [ { "remove": ["server"], "set": { "x-frame-options": "DENY" } } ]
 }"#;
+
+/// Instances whose memory is looked at.
+const INSTANCES: usize = 200;
 
 /// What a browser sends, about.
 const REQUEST_FIELDS: [(&str, &str); 12] = [
@@ -180,9 +185,52 @@ fn calls(c: &mut Criterion) {
     });
 }
 
+/// What an instance takes, and how long a component takes that was compiled before.
+fn lifetimes(c: &mut Criterion) {
+    let code = match std::env::var_os("HEADERS_COMPONENT") {
+        Some(file) => std::fs::read(file).expect("the component is readable"),
+        None => test_util::component(&test_util::guest("", EMPTY)),
+    };
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let dir = std::env::temp_dir().join(format!("postern-bench-{}", std::process::id()));
+    let engine = PluginEngine::new(Some(dir.clone())).expect("an engine");
+    Component::load(&engine, &code).expect("the component compiles");
+    c.bench_function("cached component loaded", |b| {
+        b.iter(|| Component::load(&engine, black_box(&code)).is_ok());
+    });
+
+    let plugin = plugin(&runtime, &engine, &code, "{}");
+    let before = resident_kib();
+    let workers: Vec<_> = (0..INSTANCES)
+        .map(|_| {
+            let worker = plugin.worker();
+            let called = runtime.block_on(worker.on_request(&mut request()));
+            assert!(called.is_ok());
+            worker
+        })
+        .collect();
+    let after = resident_kib();
+    let each = after.saturating_sub(before) / INSTANCES;
+    println!("{} instances: {each} KiB each", workers.len());
+    drop(workers);
+    // Whatever is left there is found by the next run under another name.
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Memory of this process, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().measurement_time(Duration::from_secs(3));
-    targets = calls
+    targets = calls, lifetimes
 }
 criterion_main!(benches);

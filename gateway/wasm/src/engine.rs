@@ -24,12 +24,14 @@ use wasmtime::component::Linker;
 
 use crate::bindings::Gateway;
 use crate::component::cache::Cache;
+use crate::engine::memory::MemoryBudget;
 use crate::engine::ticker::Activity;
 use crate::engine::ticker::Ticker;
 use crate::error::Cause;
 use crate::error::PluginError;
 use crate::host::HostState;
 
+pub(crate) mod memory;
 pub(crate) mod ticker;
 pub(crate) mod turns;
 
@@ -58,6 +60,7 @@ pub struct PluginEngine {
     engine: Engine,
     linker: Linker<HostState>,
     ticker: Ticker,
+    memory: Arc<MemoryBudget>,
     pub(crate) cache: Option<Cache>,
     /// Held while a component is compiled.
     pub(crate) compiling: Mutex<()>,
@@ -93,6 +96,7 @@ impl PluginEngine {
             engine,
             linker,
             ticker,
+            memory: Arc::new(MemoryBudget::unlimited()),
             cache,
             compiling: Mutex::new(()),
             is_pooled,
@@ -102,6 +106,16 @@ impl PluginEngine {
     /// Whether instances come from reserved address space.
     pub fn is_pooled(&self) -> bool {
         self.is_pooled
+    }
+
+    /// Bounds the linear memory of all instances together, in bytes. A guest that asks for more is
+    /// told that there is none.
+    pub fn limit_memory(&self, bytes: u64) {
+        self.memory.limit(bytes);
+    }
+
+    pub(crate) fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     pub(crate) fn wasmtime(&self) -> &Engine {

@@ -82,7 +82,10 @@ impl HostState {
     ) -> Self {
         Self {
             exchange: Exchange::default(),
-            meter: Meter::new(*plugin.limits()),
+            meter: Meter::new(
+                *plugin.limits(),
+                Arc::clone(plugin.component().engine().memory()),
+            ),
             phase: Phase::Configure,
             plugin: plugin.name().clone(),
             powers: Arc::clone(plugin.powers()),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use wasmtime::ResourceLimiter;
 use wasmtime::UpdateDeadline;
 
+use crate::engine::memory::MemoryBudget;
 use crate::engine::ticker;
 use crate::engine::ticker::TICK;
 use crate::engine::turns;
@@ -82,6 +83,8 @@ pub(crate) struct Meter {
     host_bytes_left: u64,
     callouts_left: u32,
     memory: u64,
+    /// Of all instances.
+    budget: Arc<MemoryBudget>,
     elements: u64,
     /// Processor time since this was last taken.
     burned: Duration,
@@ -90,13 +93,14 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(limits: PluginLimits) -> Self {
+    pub(crate) fn new(limits: PluginLimits, budget: Arc<MemoryBudget>) -> Self {
         Self {
             limits,
             time: CallTime::new(limits.cpu * START_FACTOR),
             host_bytes_left: limits.host_bytes,
             callouts_left: limits.callouts,
             memory: 0,
+            budget,
             elements: 0,
             burned: Duration::ZERO,
             is_starved: false,
@@ -167,6 +171,12 @@ impl Meter {
     }
 }
 
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.budget.give_back(self.memory);
+    }
+}
+
 /// How long a call may still want the processor.
 ///
 /// What ends a call is the processor time that it had; and, because a deadline is a promise to who
@@ -224,8 +234,9 @@ impl ResourceLimiter for Meter {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         // All memories of the instance together: a component may have many.
-        let memory = self.memory + (desired.saturating_sub(current)) as u64;
-        let is_allowed = memory <= self.limits.memory;
+        let more = (desired.saturating_sub(current)) as u64;
+        let memory = self.memory + more;
+        let is_allowed = memory <= self.limits.memory && self.budget.take(more);
         if is_allowed {
             self.memory = memory;
         }
@@ -375,7 +386,7 @@ mod tests {
 
     #[test]
     fn waiting_for_something_else_is_not_wanting_the_processor() {
-        let mut meter = Meter::new(PluginLimits::default());
+        let mut meter = Meter::new(PluginLimits::default(), Arc::new(MemoryBudget::unlimited()));
         meter.begin_call();
         let limit = meter.limits.cpu;
         let start = std::time::Instant::now();
@@ -405,7 +416,7 @@ mod tests {
             table_elements: 10,
             ..PluginLimits::default()
         };
-        let mut meter = Meter::new(limits);
+        let mut meter = Meter::new(limits, Arc::new(MemoryBudget::unlimited()));
         assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
         assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
         assert!(meter.memory_growing(1 << 16, 2 << 16, None).unwrap());

@@ -25,7 +25,7 @@ use wasmtime::EngineWeak;
 use super::turns;
 
 /// Longest epoch: a guest is suspended for the first time after this at most.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// An epoch while guests burn processor time. Others in their worker wait as long each time that
 /// they wait for a socket.
 const SLICE: Duration = Duration::from_micros(250);

@@ -24,6 +24,7 @@ use crate::test_util::guest;
 
 mod edits;
 mod log;
+mod many;
 
 const HOST: &str = r#"
   (import "postern:plugin/request@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32)))
@@ -166,7 +167,7 @@ async fn each_fault_has_its_error_and_ends_the_instance() {
 #[tokio::test]
 async fn a_loop_leaves_the_worker_to_others() {
     let limits = PluginLimits {
-        cpu: Duration::from_millis(100),
+        cpu: Duration::from_millis(500),
         ..quick()
     };
     let worker = worker_of(&on_request(SPIN), limits).await;
@@ -186,9 +187,9 @@ async fn a_loop_leaves_the_worker_to_others() {
         matches!(error, PluginError::CpuDeadline { .. }),
         "{error:?}"
     );
-    // Timers are exact to a millisecond, so it may run every other epoch; less than half of that
-    // leaves room for a busy machine.
-    assert!(turns.get() >= 20, "ran {} times", turns.get());
+    // Timers are exact to a millisecond, so it might run every other one. A tenth of that leaves
+    // room for a busy machine, to whose other threads the worker gives way after each slice.
+    assert!(turns.get() >= 25, "ran {} times", turns.get());
 }
 
 #[tokio::test]
