@@ -8,6 +8,8 @@
 //! what the JSON Schema is generated from), [`parse`] turns texts into a [`Config`] or into every
 //! [`Problem`] in them.
 
+mod held;
+pub mod kubernetes;
 pub mod listener;
 pub mod parse;
 pub mod plugin;
@@ -20,12 +22,17 @@ pub mod source;
 pub mod upstream;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
+pub use held::Held;
+pub use held::HeldFiles;
+pub use kubernetes::KubernetesSpec;
 pub use listener::CertificateSpec;
 pub use listener::ListenerSpec;
 pub use plugin::PluginSpec;
@@ -50,12 +57,19 @@ pub struct Config {
     pub access_log: AccessLogSpec,
     pub admin: AdminSpec,
     pub limits: LimitsSpec,
+    /// What is taken from a cluster, where one is a source.
+    pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
     pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
     pub policies: BTreeMap<PolicyName, PolicySpec>,
     /// In source order, which is the last tie-break between rules.
     pub routes: Vec<RouteSpec>,
+    /// What the paths above name that are no files.
+    pub held: HeldFiles,
+    /// Policies that cost only themselves if they cannot be built: who declared them is not who
+    /// declared the rest.
+    pub expendable: BTreeSet<PolicyName>,
 }
 
 /// What is fixed for the life of the process.
@@ -133,6 +147,8 @@ impl Default for MemorySteps {
 }
 
 /// The JSON Schema (draft 2020-12) of a configuration file.
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(raw::RawFile).to_value()
+pub fn schema() -> &'static serde_json::Value {
+    // Each policy of a cluster is read by it.
+    static SCHEMA: OnceLock<serde_json::Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| schemars::schema_for!(raw::RawFile).to_value())
 }

@@ -21,6 +21,7 @@
 //! request), [`config`] (what may be declared), [`route`] (which rule answers), [`policy`] (what
 //! policies decide), [`balance`] and [`retry`] (which endpoint, and how often).
 
+pub mod address;
 pub mod balance;
 pub mod config;
 pub mod header;

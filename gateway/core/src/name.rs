@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Longest name in bytes. Names become metric labels and log fields, so they stay short.
-pub const MAX_NAME_LEN: usize = 253;
+/// Longest name in bytes: a namespace and a name of Kubernetes, with a slash between them. Names
+/// become metric labels and log fields, so they stay short.
+pub const MAX_NAME_LEN: usize = 63 + 1 + 253;
 
 /// Why a text is no name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -47,6 +47,10 @@ enum Command {
     /// for the Even Better TOML extension, the first line would be: #:schema ./postern.schema.json
     Schema,
     Plugin(plugin::Args),
+    /// Print the CustomResourceDefinitions of Postern's own kinds
+    ///
+    /// Apply them before the first Plugin or Policy: postern crds | kubectl apply -f -
+    Crds,
     /// Print the version
     Version,
 }
@@ -85,6 +89,10 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Plugin(args) => plugin::run(&args),
+        Command::Crds => {
+            print(format_args!("{}", postern_kube::crd::manifest().trim_end()));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Version => {
             print(format_args!("postern {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)

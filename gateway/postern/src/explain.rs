@@ -171,6 +171,10 @@ pub enum Action {
         status: StatusCode,
         body_len: usize,
     },
+    Refuse {
+        status: StatusCode,
+        reason: &'static str,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -473,6 +477,10 @@ fn action(config: &Config, rule: &RuleSpec, head: &RequestHead) -> Action {
         ActionSpec::Respond(spec) => Action::Respond {
             status: spec.status,
             body_len: spec.body.len(),
+        },
+        ActionSpec::Refuse(why) => Action::Refuse {
+            status: why.status(),
+            reason: why.reason(),
         },
     }
 }

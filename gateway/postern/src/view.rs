@@ -7,6 +7,7 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod kubernetes;
 mod limits;
 mod policy;
 pub mod toml;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postern_core::config::AccessLogFormat;
+use postern_core::config::CertificateSpec;
 use postern_core::config::Config;
 use postern_core::config::ListenerSpec;
 use postern_core::config::PluginSpec;
@@ -74,14 +76,15 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
         ("access-log", access_log(config)),
         ("admin", json!({ "bind": config.admin.bind.to_string() })),
         ("limits", limits::process(&config.limits)),
-        ("listeners", named(&config.listeners, listener)),
         (
-            "certificates",
-            named(
-                &config.certificates,
-                |spec| json!({ "cert-file": path(&spec.cert_file), "key-file": path(&spec.key_file) }),
-            ),
+            "kubernetes",
+            config
+                .kubernetes
+                .as_ref()
+                .map_or(Value::Null, kubernetes::kubernetes),
         ),
+        ("listeners", named(&config.listeners, listener)),
+        ("certificates", named(&config.certificates, certificate)),
         ("upstreams", named(&config.upstreams, upstream::upstream)),
         ("plugins", Value::Object(plugins)),
         ("policies", Value::Object(policies)),
@@ -89,6 +92,16 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
             "routes",
             config.routes.iter().map(|spec| view.route(spec)).collect(),
         ),
+    ])
+}
+
+fn certificate(spec: &CertificateSpec) -> Value {
+    let hosts = spec.hosts.as_ref();
+    let hosts = hosts.map(|hosts| hosts.iter().map(ToString::to_string).collect::<Vec<_>>());
+    object([
+        ("cert-file", json!(path(&spec.cert_file))),
+        ("key-file", json!(path(&spec.key_file))),
+        ("hosts", json!(hosts)),
     ])
 }
 
@@ -216,6 +229,7 @@ impl View {
                 ),
             },
             ActionSpec::Redirect(spec) => ("redirect", redirect(spec)),
+            ActionSpec::Refuse(why) => ("refuse", json!(why.reason())),
             ActionSpec::Respond(spec) => (
                 "respond",
                 json!({
@@ -420,6 +434,8 @@ fn source(source: &PluginSource) -> Map<String, Value> {
         None => (None, None, None),
         Some(LoginSpec::Password { user, file }) => (Some(user), Some(file), None),
         Some(LoginSpec::DockerConfig(file)) => (None, None, Some(file)),
+        // Named by the object that it came from.
+        Some(LoginSpec::HeldDockerConfig(_)) => (None, None, None),
     };
     let optional = |file: Option<&PathBuf>| file.map_or(Value::Null, |file| path(file));
     let sha256 = match &remote.location {

@@ -89,6 +89,28 @@ fn every_wrong_configuration_is_explained() {
 }
 
 #[test]
+fn every_manifest_is_judged() {
+    let dir = fixtures().join("manifests");
+    let names = names(&dir, ".yaml");
+    assert!(names.len() >= 2, "{names:?}");
+    let mut differences = Vec::new();
+    for name in names {
+        let file = format!("manifests/{name}.yaml");
+        let mut got = postern(&fixtures(), &["check", &file]);
+        assert_eq!(
+            got.ends_with("exit 0\n"),
+            name.starts_with("good-"),
+            "{name}:\n{got}"
+        );
+        if got.ends_with("exit 0\n") {
+            got.push_str(&postern(&fixtures(), &["check", "--print", &file]));
+        }
+        differences.extend(differs(&dir.join(name + ".expected"), &got));
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
 fn every_request_is_explained() {
     let dir = fixtures().join("explain");
     let mut asked = 0;

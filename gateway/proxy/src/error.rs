@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
+use postern_core::config::route::Refusal;
 use postern_core::config::upstream::EndpointSpec;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
@@ -22,6 +23,8 @@ pub(crate) enum ProxyError {
     Misdirected,
     #[error("no route accepts the request")]
     NoRoute,
+    #[error("the rule that accepts the request refuses it")]
+    Refused { why: Refusal },
     #[error("the target cannot be rewritten")]
     Rewrite(#[source] RewriteError),
     #[error("plugin {plugin} failed")]
@@ -130,6 +133,7 @@ impl ProxyError {
             Self::Request(_)
             | Self::Misdirected
             | Self::NoRoute
+            | Self::Refused { .. }
             | Self::Rewrite(_)
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
@@ -198,6 +202,7 @@ impl ProxyError {
             Self::Request(error) => error.status(),
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Refused { why } => why.status(),
             Self::Rewrite(_) | Self::RequestBody => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Plugin { status, .. } | Self::BodyPlugin { status, .. } => *status,
@@ -229,6 +234,7 @@ impl ProxyError {
             Self::Request(error) => error.reason(),
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no-route",
+            Self::Refused { why } => why.reason(),
             Self::Rewrite(_) => "bad-rewrite",
             Self::Plugin { source, .. } => source.reason(),
             Self::PluginAbsent { .. } => "plugin-absent",
@@ -270,7 +276,10 @@ impl ProxyError {
             | Self::RequestBodySlow
             | Self::RequestBodySize { .. }
             | Self::BodyTooLarge { .. } => Side::Downstream,
-            Self::Rewrite(_) | Self::NoSockets { .. } | Self::MemoryShort => Side::Gateway,
+            Self::Rewrite(_)
+            | Self::Refused { .. }
+            | Self::NoSockets { .. }
+            | Self::MemoryShort => Side::Gateway,
             Self::Plugin { .. }
             | Self::PluginAbsent { .. }
             | Self::Aborted { .. }
@@ -304,6 +313,7 @@ impl ProxyError {
             | Self::Aborted { .. } => true,
             Self::Misdirected
             | Self::NoRoute
+            | Self::Refused { .. }
             | Self::Rewrite(_)
             | Self::Plugin { .. }
             | Self::PluginAbsent { .. }

@@ -348,6 +348,7 @@ impl<'s> Stage<'s> {
                 };
                 Ok((answered, None))
             }
+            ActionSpec::Refuse(why) => Err(ProxyError::Refused { why: *why }),
             ActionSpec::Forward(_) => {
                 spec.headers.request.apply(&mut request.headers);
                 if let Some(to) = &spec.rewrite {

@@ -322,6 +322,7 @@ impl Going<'_> {
                 respond.status,
                 respond.body.clone(),
             ))),
+            ActionSpec::Refuse(why) => Err(ProxyError::Refused { why: *why }),
             ActionSpec::Forward(_) => {
                 spec.headers.request.apply(&mut exchange.request.headers);
                 if let Some(to) = &spec.rewrite {

@@ -49,8 +49,6 @@ pub(crate) struct ServerTls {
 /// A listener cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    #[error("no certificate can be served")]
-    NoCertificate,
     #[error("the authorities of client certificates cannot be used")]
     ClientRoots {
         /// Position in `client_auth`.
@@ -102,8 +100,7 @@ impl ServerTls {
         let default = spec.default_certificate.as_ref();
         let default = default.and_then(|name| certificates.get(name).cloned());
         let served = served.map(|(_, certificate)| Arc::clone(certificate));
-        let choice = CertificateChoice::new(served, default).ok_or(TlsError::NoCertificate)?;
-        let choice = Arc::new(choice);
+        let choice = Arc::new(CertificateChoice::new(served, default));
         let versions: &[_] = match spec.min_version {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -244,7 +241,9 @@ impl ListenerTls {
         let (_, connection) = stream.get_ref();
         let is_h2 = connection.alpn_protocol() == Some(H2);
         let sni = connection.server_name().map(canonical);
+        // The handshake showed it.
         let certificate = self.choice.choose(sni.as_deref());
+        let certificate = certificate.ok_or(io::ErrorKind::InvalidData)?;
         let client = (domain > 0).then(|| {
             let shown = connection.peer_certificates().and_then(<[_]>::first);
             Arc::new(ClientFields::of(shown))

@@ -160,9 +160,12 @@ impl Default for ListenerLimits {
     }
 }
 
-/// A certificate chain and its key, PEM. The names it serves are those it holds.
+/// A certificate chain and its key, PEM.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CertificateSpec {
     pub cert_file: PathBuf,
     pub key_file: PathBuf,
+    /// The names that it serves; those that it holds if absent. Where several parties bring
+    /// certificates, one that holds a name of another party must not be shown for it.
+    pub hosts: Option<Vec<Hostname>>,
 }

@@ -5,6 +5,7 @@
 //! could not read is left out of the next one.
 
 mod item;
+mod kubernetes;
 mod limits;
 mod plugin;
 mod policy;
@@ -66,7 +67,7 @@ pub fn parse(files: &[ConfigText]) -> Result<Loaded, Vec<Problem>> {
             path: &source.path,
             is_main: index == 0,
         }
-        .read(&source.text, &schema);
+        .read(&source.text, schema);
     }
     reading.finish()
 }
@@ -161,7 +162,10 @@ impl Reading {
                     ),
                 ));
             }
-            if listener.tls.is_some() && !self.declared.keys().any(|(k, _)| *k == Kind::Certificate)
+            // Certificates of a cluster come later.
+            if listener.tls.is_some()
+                && self.config.kubernetes.is_none()
+                && !self.declared.keys().any(|(k, _)| *k == Kind::Certificate)
             {
                 self.problems.push(
                     Problem::error(
@@ -248,7 +252,7 @@ impl FileReader<'_> {
         let mut table = table.into_inner();
         self.shape(schema).check_root(&mut table);
 
-        for key in ["runtime", "access-log", "admin", "limits"] {
+        for key in ["runtime", "access-log", "admin", "limits", "kubernetes"] {
             if let Some((key, _)) = table.get_key_value(key).filter(|_| !self.is_main) {
                 let message = format!("[{}] belongs into the main file", key.get_ref());
                 self.error(key.span(), message);
@@ -265,6 +269,9 @@ impl FileReader<'_> {
         }
         if let Some(raw) = self.section(&mut table, schema, "limits") {
             self.limits(&raw);
+        }
+        if let Some(raw) = self.section(&mut table, schema, "kubernetes") {
+            self.kubernetes(&raw);
         }
         let items = self.items(&mut table, schema, "certificates", Kind::Certificate);
         for (name, raw) in items {

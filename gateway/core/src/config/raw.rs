@@ -3,6 +3,7 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod kubernetes;
 mod policy;
 mod upstream;
 
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(super) use kubernetes::*;
 pub(super) use upstream::*;
 
 /// A value that remembers where it stands.
@@ -65,6 +67,8 @@ pub(super) struct RawFile {
     pub admin: Option<RawAdmin>,
     /// What the process may take of the machine. Main file only.
     pub limits: Option<RawLimits>,
+    /// What is taken from a cluster. Main file only.
+    pub kubernetes: Option<RawKubernetes>,
     /// Addresses that accept connections, by name.
     pub listeners: Table<RawListener>,
     /// Certificates, by name.

@@ -101,6 +101,40 @@ pub enum ActionSpec {
     Forward(Vec<BackendRef>),
     Redirect(RedirectSpec),
     Respond(RespondSpec),
+    /// Refuses. It is a rule all the same, so that its requests do not go where a broader one leads.
+    Refuse(Refusal),
+}
+
+/// Why a rule refuses its requests.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Refusal {
+    /// What it forwards to is not there, or may not be used.
+    Backend,
+    /// A policy that it names is not there, or cannot be used.
+    Policy,
+    /// It is not clear what it was meant to be.
+    Rule,
+    /// It stands for the paths of a host that no rule accepts.
+    NoPath,
+}
+
+impl Refusal {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Backend | Self::Policy | Self::Rule => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoPath => StatusCode::NOT_FOUND,
+        }
+    }
+
+    /// The stable label of access log and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Backend => "backend-missing",
+            Self::Policy => "policy-missing",
+            Self::Rule => "rule-refused",
+            Self::NoPath => "no-route",
+        }
+    }
 }
 
 /// A rule's weighted reference to an upstream.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use http::Uri;
 
+use super::held::Held;
+
 /// Longest address of a source.
 pub const MAX_URL_LEN: usize = 2048;
 /// Longest name of a repository (the OCI distribution specification advises 255 with the host).
@@ -57,6 +59,8 @@ pub enum LoginSpec {
     },
     /// A file as `docker login` writes it.
     DockerConfig(PathBuf),
+    /// The same, of a Secret.
+    HeldDockerConfig(Held),
 }
 
 /// A SHA-256.

@@ -22,7 +22,8 @@ pub const DEFAULT_IDLE_CONNECTIONS: u32 = 128;
 /// A named group of endpoints.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpstreamSpec {
-    /// Never empty.
+    /// Never empty in a file; a Service of the cluster may have none, and its requests are answered
+    /// 503.
     pub endpoints: Vec<EndpointSpec>,
     /// Beside `endpoints`, one for each.
     pub shares: Vec<EndpointShare>,
@@ -44,6 +45,9 @@ pub struct UpstreamSpec {
     pub ejection: EjectionSpec,
     /// Whether endpoints that are all known to be bad are tried all the same.
     pub fail_open: bool,
+    /// Whether a name that leads to this machine, or to what is there for it alone, is not followed
+    /// (see [`is_local`](crate::address::is_local)). For names that strangers may choose.
+    pub refuses_local: bool,
 }
 
 /// How much of the traffic an endpoint gets, and when.

@@ -165,6 +165,9 @@ fn answer_value(answer: &Answer) -> Value {
         Action::Respond { status, body_len } => {
             value["respond"] = json!({ "status": status.as_u16(), "body-bytes": body_len });
         }
+        Action::Refuse { status, reason } => {
+            value["refuse"] = json!({ "status": status.as_u16(), "reason": reason });
+        }
     }
     value
 }

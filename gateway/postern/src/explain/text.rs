@@ -218,6 +218,9 @@ impl fmt::Display for Answer {
             Action::Respond { status, body_len } => {
                 writeln!(f, "respond     {} with {body_len} bytes", status.as_u16())
             }
+            Action::Refuse { status, reason } => {
+                writeln!(f, "refuse      {}: {reason}", status.as_u16())
+            }
         }
     }
 }

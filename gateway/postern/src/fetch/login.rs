@@ -54,6 +54,14 @@ impl Login {
                 })?;
                 of_docker_config(&text, host).map_err(failed)
             }
+            LoginSpec::HeldDockerConfig(held) => {
+                let failed = |what| FetchError::DockerConfig {
+                    path: Path::new("pull-secret").to_owned(),
+                    what,
+                };
+                let text = std::str::from_utf8(held).map_err(|_| failed("it is no text"))?;
+                of_docker_config(text, host).map_err(failed)
+            }
         }
     }
 

@@ -19,6 +19,19 @@ connections = 1000
 memory-close = 70
 memory-refuse = 80
 memory-stop = 90
+[kubernetes]
+controller = "example.com/edge"
+ingress-classes = ["internal"]
+class-less = true
+share-hosts = true
+endpoints = "service"
+external-names = ["api.test", "*.b.test"]
+default-certificate = "ns/tls"
+publish-hostname = "edge.test"
+publish-addresses = ["192.0.2.1", "2001:db8::1"]
+publish-service = "ns/edge"
+trusted-namespaces = ["platform"]
+plugin-dir = "/plugins"
 [listeners.http]
 bind = "0.0.0.0:8080"
 trusted-proxies = ["10.0.0.0/8", "::1"]

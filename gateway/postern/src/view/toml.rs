@@ -7,11 +7,12 @@ use serde_json::Map;
 use serde_json::Value;
 
 /// The order in which a person reads a configuration.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "runtime",
     "access-log",
     "admin",
     "limits",
+    "kubernetes",
     "listeners",
     "certificates",
     "upstreams",
@@ -20,7 +21,7 @@ const SECTIONS: [&str; 10] = [
     "routes",
 ];
 /// Sections whose keys are settings; the keys of the others are names.
-const SETTINGS: [&str; 4] = ["runtime", "access-log", "admin", "limits"];
+const SETTINGS: [&str; 5] = ["runtime", "access-log", "admin", "limits", "kubernetes"];
 
 pub fn render(config: &Value) -> String {
     let mut text = String::new();

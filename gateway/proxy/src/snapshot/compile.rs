@@ -139,10 +139,11 @@ impl Build<'_> {
             let (Some(chain), Some(key)) = (chain, key) else {
                 continue;
             };
+            let hosts = spec.hosts.as_deref();
             let live = self.previous.and_then(|p| p.certificates.get(name));
             let certificate = match live {
-                Some(live) if live.is_from(&chain, &key) => Arc::clone(live),
-                _ => match Certificate::parse(chain, key) {
+                Some(live) if live.is_from(&chain, &key, hosts) => Arc::clone(live),
+                _ => match Certificate::parse(chain, key, hosts) {
                     Ok(certificate) => Arc::new(certificate),
                     Err(error) => {
                         let field = error.field();
@@ -231,13 +232,34 @@ impl Build<'_> {
         };
         for (name, spec) in &self.config.policies {
             let live = live.get(name).copied();
-            let policy = match spec {
+            let before = self.problems.len();
+            let mut policy = match spec {
                 PolicySpec::Plugin(spec) => self.plugin(name, spec, live).await,
                 spec => self.native(name, spec, live),
             };
+            if self.is_expendable(name, spec) && self.problems.len() > before {
+                let problems = self.problems.split_off(before).into_iter();
+                let messages: Vec<_> = problems.map(|problem| problem.message).collect();
+                let at = format!("policies.{name}");
+                policy = Some(self.stand_in(name, live, at, messages.join("; "), true));
+            }
             policies.extend(policy);
         }
         policies
+    }
+
+    /// Whether a policy that cannot be built costs itself alone. What is made of bytes that another
+    /// party holds always is such a one.
+    fn is_expendable(&self, name: &PolicyName, spec: &PolicySpec) -> bool {
+        let file = match spec {
+            PolicySpec::Plugin(plugin) => match &plugin.source {
+                PluginSource::File(path) => Some(path.as_path()),
+                PluginSource::Remote(_) => None,
+            },
+            spec => spec.file().map(|(_, path)| path),
+        };
+        self.config.expendable.contains(name)
+            || file.is_some_and(|path| self.config.held.contains_key(path))
     }
 
     /// A built-in policy. An equal one is taken over with what it counts.
@@ -328,12 +350,12 @@ impl Build<'_> {
         is_lasting: bool,
     ) -> Arc<Policy> {
         let (policy, help) = match live {
-            Some(live) if matches!(**live, Policy::Plugin(_)) => {
-                (Arc::clone(live), "the plugin that served before serves on")
+            Some(live) if !matches!(**live, Policy::Absent(_)) => {
+                (Arc::clone(live), "the one that served before serves on")
             }
             _ => (
                 Arc::new(Policy::Absent(name.clone())),
-                "requests that need this plugin are answered 503",
+                "requests that need it are answered 503",
             ),
         };
         self.impairments.push(Impairment {
@@ -480,7 +502,7 @@ fn rules(config: &Config) -> Vec<Vec<Rule>> {
         let rules = rules.map(|(rule_index, spec)| {
             let backends = match &spec.action {
                 ActionSpec::Forward(backends) => backends.as_slice(),
-                ActionSpec::Redirect(_) | ActionSpec::Respond(_) => &[],
+                ActionSpec::Redirect(_) | ActionSpec::Respond(_) | ActionSpec::Refuse(_) => &[],
             };
             Rule {
                 id: RuleId {

@@ -58,7 +58,7 @@ pub struct Materials {
 }
 
 impl Materials {
-    /// Every file that the configuration names.
+    /// Every file that the configuration names and does not hold itself.
     pub fn paths(config: &Config) -> BTreeSet<PathBuf> {
         let certificates = config.certificates.values();
         let plugins = config.policies.values().filter_map(PolicySpec::plugin);
@@ -84,6 +84,7 @@ impl Materials {
             .chain(policies)
             .chain(of_listeners)
             .chain(of_upstreams)
+            .filter(|path| !config.held.contains_key(path))
             .collect()
     }
 
@@ -93,8 +94,11 @@ impl Materials {
             let bytes = read_file(&path).map(Arc::from);
             (path, bytes)
         };
+        let held = config.held.iter();
+        let held = held.map(|(path, held)| (path.clone(), Ok(Arc::clone(held.bytes()))));
+        let files = Self::paths(config).into_iter().map(read);
         Self {
-            files: Self::paths(config).into_iter().map(read).collect(),
+            files: files.chain(held).collect(),
             fetched: Fetched::new(),
         }
     }

@@ -26,7 +26,9 @@ use x509_parser::prelude::X509Certificate;
 /// A certificate that can be served.
 pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
+    /// Those that it serves.
     names: Vec<Hostname>,
+    is_limited: bool,
     /// Unix time in seconds.
     not_before: i64,
     not_after: i64,
@@ -65,9 +67,11 @@ impl CertificateError {
 }
 
 impl Certificate {
+    /// Serves the names that it holds, or `hosts` instead.
     pub(crate) fn parse(
         chain_pem: Arc<[u8]>,
         key_pem: Arc<[u8]>,
+        hosts: Option<&[Hostname]>,
     ) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain_pem)
             .collect::<Result<_, _>>()
@@ -97,7 +101,8 @@ impl Certificate {
         })?;
         Ok(Self {
             key: Arc::new(key),
-            names,
+            names: hosts.map_or(names, <[Hostname]>::to_vec),
+            is_limited: hosts.is_some(),
             not_before,
             not_after,
             chain_pem,
@@ -105,8 +110,15 @@ impl Certificate {
         })
     }
 
-    pub(crate) fn is_from(&self, chain_pem: &[u8], key_pem: &[u8]) -> bool {
-        *self.chain_pem == *chain_pem && *self.key_pem == *key_pem
+    pub(crate) fn is_from(
+        &self,
+        chain_pem: &Arc<[u8]>,
+        key_pem: &Arc<[u8]>,
+        hosts: Option<&[Hostname]>,
+    ) -> bool {
+        let is_same = |a: &Arc<[u8]>, b: &Arc<[u8]>| Arc::ptr_eq(a, b) || a == b;
+        let serves = self.is_limited.then_some(self.names.as_slice());
+        is_same(&self.chain_pem, chain_pem) && is_same(&self.key_pem, key_pem) && serves == hosts
     }
 
     pub(crate) fn covers(&self, host: &str) -> bool {
@@ -160,26 +172,28 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<Hostname> {
 pub(crate) struct CertificateChoice {
     exact: HashMap<Box<str>, Arc<Certificate>, RandomState>,
     wildcard: HashMap<Box<str>, Arc<Certificate>, RandomState>,
-    default: Arc<Certificate>,
+    /// `None`: a client whose server name nothing covers is refused.
+    default: Option<Arc<Certificate>>,
 }
 
 impl CertificateChoice {
-    /// `None` without any certificate. `served` is in the order of names.
+    /// `served` is in the order of names. Without a default it is the first of those that may be
+    /// shown to anybody.
     pub(crate) fn new(
         served: impl Iterator<Item = Arc<Certificate>>,
         default: Option<Arc<Certificate>>,
-    ) -> Option<Self> {
+    ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         // A clock before 1970 makes every certificate equally invalid.
         let now = now.map_or(0, |now| now.as_secs().try_into().unwrap_or(i64::MAX));
         let mut served: Vec<Arc<Certificate>> = served.collect();
-        let first = served.first().cloned();
+        let first = served.iter().find(|c| !c.is_limited).cloned();
         // Stable, so that the order of names is the last tie-break.
         served.sort_by_key(|c| std::cmp::Reverse((c.is_valid_at(now), c.not_before)));
         let mut choice = Self {
             exact: HashMap::default(),
             wildcard: HashMap::default(),
-            default: default.or(first)?,
+            default: default.or(first),
         };
         for certificate in served {
             for name in &certificate.names {
@@ -191,16 +205,16 @@ impl CertificateChoice {
                     .or_insert_with(|| Arc::clone(&certificate));
             }
         }
-        Some(choice)
+        choice
     }
 
     /// `sni` is in lower case.
-    pub(crate) fn choose(&self, sni: Option<&str>) -> Arc<Certificate> {
+    pub(crate) fn choose(&self, sni: Option<&str>) -> Option<Arc<Certificate>> {
         let found = sni.and_then(|sni| {
             let wildcard = || self.wildcard.get(parent_of(sni)?);
             self.exact.get(sni).or_else(wildcard)
         });
-        Arc::clone(found.unwrap_or(&self.default))
+        found.or(self.default.as_ref()).cloned()
     }
 }
 
@@ -208,7 +222,7 @@ impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls has checked the name and put it into lower case.
         let sni = hello.server_name().map(|name| name.trim_end_matches('.'));
-        Some(Arc::clone(&self.choose(sni).key))
+        Some(Arc::clone(&self.choose(sni)?.key))
     }
 }
 
@@ -229,7 +243,7 @@ mod tests {
         let certificate = params.self_signed(&key).unwrap();
         let chain = certificate.pem().into_bytes().into();
         let key = key.serialize_pem().into_bytes().into();
-        Arc::new(Certificate::parse(chain, key).unwrap())
+        Arc::new(Certificate::parse(chain, key, None).unwrap())
     }
 
     #[test]
@@ -239,7 +253,7 @@ mod tests {
         let old = certificate(&["b.a.test"], 2020, 2060);
         let new = certificate(&["b.a.test", "c.test"], 2024, 2060);
         let all = [&wildcard, &expired, &old, &new].map(Arc::clone);
-        let choice = CertificateChoice::new(all.into_iter(), None).unwrap();
+        let choice = CertificateChoice::new(all.into_iter(), None);
         let cases = [
             (Some("b.a.test"), &new, "valid, and the newest"),
             (Some("x.a.test"), &wildcard, "one label below the wildcard"),
@@ -252,11 +266,14 @@ mod tests {
             (None, &wildcard, "no server name: the default"),
         ];
         for (sni, want, why) in cases {
-            assert!(Arc::ptr_eq(&choice.choose(sni), want), "{sni:?}: {why}");
+            assert!(
+                Arc::ptr_eq(&choice.choose(sni).unwrap(), want),
+                "{sni:?}: {why}"
+            );
         }
         let choice =
             CertificateChoice::new([Arc::clone(&old)].into_iter(), Some(Arc::clone(&expired)));
-        assert!(Arc::ptr_eq(&choice.unwrap().choose(None), &expired));
+        assert!(Arc::ptr_eq(&choice.choose(None).unwrap(), &expired));
     }
 
     #[test]
@@ -265,7 +282,7 @@ mod tests {
         let two = certificate(&["a.test"], 2020, 2060);
         let junk: Arc<[u8]> = Arc::from(&b"junk"[..]);
         let parse = |chain: &Arc<[u8]>, key: &Arc<[u8]>| {
-            let error = Certificate::parse(Arc::clone(chain), Arc::clone(key)).unwrap_err();
+            let error = Certificate::parse(Arc::clone(chain), Arc::clone(key), None).unwrap_err();
             (error.field(), error.to_string())
         };
         let (field, text) = parse(&one.chain_pem, &two.key_pem);

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use postern_core::address::is_local;
 use postern_core::config::upstream::EndpointSpec;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio_rustls::TlsConnector;
 
 use super::ConnectError;
@@ -57,7 +59,10 @@ async fn dial_bare(
     endpoint: &EndpointSpec,
     addresses: Addresses,
 ) -> Result<TcpStream, ConnectError> {
-    let mut stream = tcp(endpoint).await.map_err(ConnectError::Failed)?;
+    let refuses_local = upstream.spec.refuses_local;
+    let mut stream = tcp(endpoint, refuses_local)
+        .await
+        .map_err(ConnectError::Failed)?;
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
     if let Some(version) = upstream.spec.proxy_protocol {
         let header = proxy_header::encode(version, addresses);
@@ -88,10 +93,42 @@ pub(super) async fn dial(
     }
 }
 
-async fn tcp(endpoint: &EndpointSpec) -> io::Result<TcpStream> {
+async fn tcp(endpoint: &EndpointSpec, refuses_local: bool) -> io::Result<TcpStream> {
     if let Ok(addr) = endpoint.host.parse::<IpAddr>() {
         return TcpStream::connect(SocketAddr::new(addr, endpoint.port)).await;
     }
     // Resolved each time: a name whose addresses change must not be remembered for ever.
-    TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await
+    let name = (endpoint.host.as_str(), endpoint.port);
+    if !refuses_local {
+        return TcpStream::connect(name).await;
+    }
+    let message = "the name leads to addresses that only this machine may reach";
+    let mut failed = io::Error::new(io::ErrorKind::PermissionDenied, message);
+    for addr in lookup_host(name).await? {
+        if is_local(addr.ip()) {
+            continue;
+        }
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_leads_here_is_followed_only_where_that_was_meant() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = EndpointSpec {
+            host: "localhost".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        assert!(tcp(&endpoint, false).await.is_ok());
+        let error = tcp(&endpoint, true).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+    }
 }

@@ -113,6 +113,7 @@ impl FileReader<'_> {
         let spec = CertificateSpec {
             cert_file: self.file(&raw.cert_file),
             key_file: self.file(&raw.key_file),
+            hosts: None,
         };
         if let Some(name) = self.item_name(&at, name, CertificateName::parse) {
             self.reading.config.certificates.insert(name, spec);

@@ -108,6 +108,7 @@ impl FileReader<'_> {
             health_check: raw.health_check.as_ref().map(|raw| self.health_check(raw)),
             ejection: self.ejection(raw.ejection.as_ref()),
             fail_open: raw.fail_open.unwrap_or(true),
+            refuses_local: false,
             timeouts,
             idle_connections,
         };

@@ -224,3 +224,20 @@ fn a_cookie_names_its_endpoint_and_no_address() {
     headers.insert("cookie", HeaderValue::from_static("at=0000000000000000"));
     assert_eq!(sticky.endpoint(&headers), None);
 }
+
+#[test]
+fn an_upstream_without_endpoints_has_none_to_choose() {
+    for balance in ["round-robin", "least-requests", "hash"] {
+        let (name, mut spec) = {
+            let full = upstream(&format!("{THREE}\nbalance = '{balance}'"));
+            (full.name.clone(), full.spec.clone())
+        };
+        spec.endpoints.clear();
+        spec.shares.clear();
+        let empty = Upstream::new(name, spec, Materials::default(), None).unwrap();
+        let headers = HeaderMap::new();
+        let turn = Turn::default();
+        assert_eq!(empty.choose(&ask(&headers), &turn, None), None, "{balance}");
+        assert_eq!(empty.choose_other(&turn, &[]), None, "{balance}");
+    }
+}

@@ -1,0 +1,266 @@
+//! The cluster as a configuration: a pure function of what is known and of the settings.
+//!
+//! The order in which objects came makes no difference: Ingresses are taken by age, then by
+//! namespace and name, and what is contended for goes to the first that names it. What cannot be
+//! done as it is written is an [`ObjectProblem`], and the requests for it are refused: they never
+//! go where a broader rule leads, and never pass without a policy that was named for them.
+//!
+//! Names in the configuration: an upstream is `namespace/service:port`; a route, a certificate and
+//! a policy are `namespace/name`; the bytes of a Secret are the file `secret:namespace/name/key`.
+
+mod annotation;
+mod backend;
+mod class;
+mod policy;
+mod rules;
+mod tls;
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use postern_core::config::Config;
+use postern_core::config::KubernetesSpec;
+use postern_core::config::UpstreamSpec;
+use postern_core::config::problem::Severity;
+use postern_core::name::CertificateName;
+use postern_core::name::PolicyName;
+use postern_core::name::UpstreamName;
+
+use crate::cluster::Cluster;
+use crate::object::Kind;
+use crate::object::ObjectName;
+use crate::object::ObjectProblem;
+use crate::object::ObjectRef;
+use crate::object::Reason;
+use crate::record::Address;
+use crate::record::Ingress;
+
+/// What a translation depends on beside the cluster.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Settings {
+    pub spec: KubernetesSpec,
+    /// Where this gateway runs: the labels of its node.
+    pub zone: Option<Arc<str>>,
+    pub node: Option<Arc<str>>,
+    /// Addresses of this gateway that no endpoint may have, such as its admin listener.
+    pub own: Vec<SocketAddr>,
+    /// Manifests instead of a cluster: nobody has filled in the default class, and there may be no
+    /// object for a class that is named.
+    pub is_offline: bool,
+}
+
+/// What a cluster comes to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translation {
+    /// Certificates, upstreams, policies, routes and what they hold; everything else is as it is
+    /// by default.
+    pub config: Config,
+    /// Sorted, each once.
+    pub problems: Vec<ObjectProblem>,
+    /// Every object of ours, in the order of kinds and names.
+    pub statuses: Vec<Status>,
+    /// What belongs into the status of Ingresses, if settings say it: otherwise the addresses of
+    /// nodes, which nobody knows here.
+    pub addresses: Option<Vec<Address>>,
+    /// The certificate for server names that no other covers.
+    pub default_certificate: Option<CertificateName>,
+    /// Secrets and ConfigMaps that objects of ours name, whether they are there or not.
+    pub wanted: BTreeSet<ObjectRef>,
+}
+
+/// An object that is ours, and whether all of it is served as it says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Status {
+    pub object: ObjectRef,
+    pub uid: Option<Arc<str>>,
+    pub generation: Option<i64>,
+    /// No problem of it is an error.
+    pub is_accepted: bool,
+    /// Of an Ingress: what its status holds now.
+    pub addresses: Vec<Address>,
+}
+
+/// Makes a configuration of what is known of a cluster.
+pub fn translate(cluster: &Cluster, settings: &Settings) -> Translation {
+    let mut translator = Translator {
+        cluster,
+        settings,
+        out: Translation {
+            problems: cluster.problems().cloned().collect(),
+            ..Translation::default()
+        },
+        upstreams: HashMap::new(),
+        found: Vec::new(),
+        policies: HashMap::new(),
+    };
+    let owned = translator.owned();
+    let hosts = translator.routes(&owned);
+    translator.certificates(&owned, &hosts);
+    translator.addresses();
+    translator.finish(&owned)
+}
+
+struct Translator<'c> {
+    cluster: &'c Cluster,
+    settings: &'c Settings,
+    out: Translation,
+    /// What was found out about backends, by namespace, Service and port.
+    upstreams: backend::Upstreams<'c>,
+    /// The upstreams themselves: put in order once, at the end.
+    found: Vec<(UpstreamName, UpstreamSpec)>,
+    /// What was found out about policies.
+    policies: HashMap<ObjectName, Result<PolicyName, Fault>>,
+}
+
+/// An Ingress that is served.
+struct Owned<'c> {
+    name: &'c ObjectName,
+    ingress: &'c Ingress,
+    /// `None`: one of them is not to be had, and every request is refused.
+    policies: Option<Vec<PolicyName>>,
+}
+
+impl Owned<'_> {
+    fn object(&self) -> ObjectRef {
+        ObjectRef {
+            kind: Kind::Ingress,
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// What is wrong, without where.
+#[derive(Clone, Debug)]
+struct Fault {
+    severity: Severity,
+    reason: Reason,
+    message: String,
+    help: Option<String>,
+}
+
+impl Fault {
+    fn error(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            reason,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    /// What is named is not there. Beside manifests it may well be.
+    fn absent(settings: &Settings, reason: Reason, message: impl Into<String>) -> Self {
+        match settings.is_offline {
+            true => Self::warning(reason, message),
+            false => Self::error(reason, message),
+        }
+    }
+
+    fn warning(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(reason, message)
+        }
+    }
+
+    fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+impl Translator<'_> {
+    fn problem(&mut self, object: ObjectRef, field: impl Into<String>, fault: Fault) {
+        self.out.problems.push(ObjectProblem {
+            object,
+            field: field.into(),
+            severity: fault.severity,
+            reason: fault.reason,
+            message: fault.message,
+            help: fault.help,
+        });
+    }
+
+    fn wants(&mut self, kind: Kind, name: &ObjectName) {
+        self.out.wanted.insert(ObjectRef {
+            kind,
+            name: name.clone(),
+        });
+    }
+
+    fn addresses(&mut self) {
+        let publish = &self.settings.spec.publish;
+        self.out.addresses = match (&publish.hostname, &publish.service) {
+            (Some(hostname), _) => Some(vec![Address::Hostname(hostname.as_str().into())]),
+            (None, _) if !publish.addresses.is_empty() => {
+                let mut addresses: Vec<_> =
+                    publish.addresses.iter().copied().map(Address::Ip).collect();
+                addresses.sort();
+                addresses.dedup();
+                Some(addresses)
+            }
+            (None, Some(service)) => {
+                let name = ObjectName::new(&service.namespace, &service.name);
+                let service = self.cluster.services.get(&name);
+                Some(service.map_or_else(Vec::new, |service| service.addresses.clone()))
+            }
+            (None, None) => None,
+        };
+    }
+
+    fn finish(mut self, owned: &[Owned<'_>]) -> Translation {
+        self.out.config.upstreams = self.found.into_iter().collect();
+        self.out.problems.sort();
+        self.out.problems.dedup();
+        let errors = self
+            .out
+            .problems
+            .iter()
+            .filter(|problem| problem.is_error());
+        let failed: BTreeSet<&ObjectRef> = errors.map(|problem| &problem.object).collect();
+        let mut statuses: Vec<Status> = owned
+            .iter()
+            .map(|owned| {
+                let object = owned.object();
+                Status {
+                    is_accepted: !failed.contains(&object),
+                    object,
+                    uid: owned.ingress.meta.uid.clone(),
+                    generation: owned.ingress.meta.generation,
+                    addresses: owned.ingress.addresses.clone(),
+                }
+            })
+            .collect();
+        let custom = [
+            (Kind::Plugin, &self.cluster.plugins),
+            (Kind::Policy, &self.cluster.policies),
+        ];
+        for (kind, records) in custom {
+            for (name, record) in records {
+                let object = ObjectRef {
+                    kind,
+                    name: name.clone(),
+                };
+                statuses.push(Status {
+                    is_accepted: !failed.contains(&object),
+                    object,
+                    uid: record.meta.uid.clone(),
+                    generation: record.meta.generation,
+                    addresses: Vec::new(),
+                });
+            }
+        }
+        statuses.sort_by(|a, b| a.object.cmp(&b.object));
+        self.out.statuses = statuses;
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests;

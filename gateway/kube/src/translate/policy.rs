@@ -1,0 +1,264 @@
+//! Policies and plugins, and which of them an Ingress gets.
+//!
+//! A policy that is named and not to be had refuses every request: what an author put in front of
+//! an application must not be missing because it is broken.
+
+use postern_core::config::Held;
+use postern_core::config::PluginSpec;
+use postern_core::config::PolicySpec;
+use postern_core::config::plugin::PluginSource;
+use postern_core::config::source::LoginSpec;
+use postern_core::name::PolicyName;
+
+use super::Fault;
+use super::Translator;
+use super::annotation;
+use crate::object::Kind;
+use crate::object::ObjectName;
+use crate::object::ObjectRef;
+use crate::object::Reason;
+use crate::read::quote;
+use crate::record::Custom;
+use crate::record::HeldRef;
+use crate::record::Ingress;
+
+/// Names the policies of an Ingress, in the order in which they see a request.
+const POLICIES: &str = "postern.dev/policies";
+/// Policies of one Ingress. Each costs something in every request.
+const MAX_POLICIES: usize = 32;
+
+impl<'c> Translator<'c> {
+    /// Those of the class, then those that the Ingress names; `None` if one is not to be had.
+    pub(super) fn policies_of(
+        &mut self,
+        name: &'c ObjectName,
+        ingress: &'c Ingress,
+        of_class: Option<&[ObjectName]>,
+    ) -> Option<Vec<PolicyName>> {
+        let object = || ObjectRef {
+            kind: Kind::Ingress,
+            name: name.clone(),
+        };
+        let mut policies = Vec::new();
+        let mut is_whole = true;
+        match of_class {
+            Some(names) => {
+                for policy in names {
+                    match self.policy(policy) {
+                        Ok(found) => policies.push(found),
+                        Err(fault) => {
+                            is_whole = false;
+                            self.problem(object(), "spec.ingressClassName", fault);
+                        }
+                    }
+                }
+            }
+            None => {
+                is_whole = false;
+                let message = "the defaults of its class are not to be had";
+                let fault = Fault::error(Reason::PolicyMissing, message);
+                self.problem(object(), "spec.ingressClassName", fault);
+            }
+        }
+        for (key, value) in &ingress.annotations {
+            let field = format!("metadata.annotations[{key}]");
+            if **key == *POLICIES {
+                for result in self.annotated(name, value) {
+                    match result {
+                        Ok(found) => policies.push(found),
+                        Err(fault) => {
+                            is_whole = false;
+                            self.problem(object(), field.clone(), fault);
+                        }
+                    }
+                }
+            } else if let Some(fault) = annotation::judge(key, value) {
+                // One that keeps people out is no good if nobody reads it.
+                is_whole &= !fault.is_error();
+                self.problem(object(), field, fault);
+            }
+        }
+        if policies.len() > MAX_POLICIES {
+            is_whole = false;
+            let message = format!("an Ingress has at most {MAX_POLICIES} policies");
+            let fault = Fault::error(Reason::PolicyMissing, message);
+            self.problem(object(), format!("metadata.annotations[{POLICIES}]"), fault);
+        }
+        is_whole.then_some(policies)
+    }
+
+    fn annotated(&mut self, ingress: &ObjectName, value: &str) -> Vec<Result<PolicyName, Fault>> {
+        let names = value.split(',').map(str::trim);
+        let names = names.take(MAX_POLICIES + 1).map(|text| {
+            let (namespace, name) = text.split_once('/').unwrap_or((&ingress.namespace, text));
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+            let is_name = |text: &str| !text.is_empty() && text.bytes().all(is_part);
+            if !is_name(namespace) || !is_name(name) {
+                let message = format!("{} is no name of a policy", quote(text));
+                let help = "write names with commas between them: NAME, or NAMESPACE/NAME";
+                return Err(Fault::error(Reason::PolicyMissing, message).with_help(help));
+            }
+            let policy = ObjectName::new(namespace, name);
+            if *policy.namespace != *ingress.namespace && !self.is_granted(&policy, ingress) {
+                // The same whether it is there: what another namespace has is not told.
+                let message = format!("there is no policy '{policy}' that this namespace may use");
+                let help = "its namespaces have to list this one";
+                return Err(Fault::error(Reason::NotGranted, message).with_help(help));
+            }
+            self.policy(&policy)
+        });
+        names.collect()
+    }
+
+    fn is_granted(&self, policy: &ObjectName, ingress: &ObjectName) -> bool {
+        self.custom(policy)
+            .is_some_and(|(_, _, custom)| custom.grant.allows(&ingress.namespace))
+    }
+
+    /// Policies and plugins share their names; of two, the policy is meant.
+    fn custom(&self, name: &ObjectName) -> Option<(Kind, &'c ObjectName, &'c Custom)> {
+        let policy = self.cluster.policies.get_key_value(name);
+        let policy = policy.map(|(name, custom)| (Kind::Policy, name, &**custom));
+        policy.or_else(|| {
+            let plugin = self.cluster.plugins.get_key_value(name);
+            plugin.map(|(name, custom)| (Kind::Plugin, name, &**custom))
+        })
+    }
+
+    /// The policy of a name, which it adds to the configuration.
+    fn policy(&mut self, name: &ObjectName) -> Result<PolicyName, Fault> {
+        if let Some(found) = self.policies.get(name) {
+            return found.clone();
+        }
+        let found = self.find_policy(name);
+        self.policies.insert(name.clone(), found.clone());
+        found
+    }
+
+    fn find_policy(&mut self, name: &ObjectName) -> Result<PolicyName, Fault> {
+        let missing = |message: String| Fault::error(Reason::PolicyMissing, message);
+        let Some((kind, name, custom)) = self.custom(name) else {
+            let is_broken = [Kind::Policy, Kind::Plugin].into_iter().any(|kind| {
+                self.cluster.is_broken(&ObjectRef {
+                    kind,
+                    name: name.clone(),
+                })
+            });
+            return Err(match is_broken {
+                true => missing(format!("the policy '{name}' cannot be read")),
+                false => {
+                    let message = format!("there is no Policy and no Plugin '{name}'");
+                    Fault::absent(self.settings, Reason::PolicyMissing, message)
+                }
+            });
+        };
+        let object = ObjectRef {
+            kind,
+            name: name.clone(),
+        };
+        let Ok(policy) = PolicyName::parse(&name.to_string()) else {
+            return Err(missing(format!("the policy '{name}' cannot be named")));
+        };
+        match self.use_policy(name, custom) {
+            Ok(spec) => {
+                self.out.config.policies.insert(policy.clone(), spec);
+                self.out.config.expendable.insert(policy.clone());
+                Ok(policy)
+            }
+            Err((field, fault)) => {
+                let message = format!("{} '{name}' cannot be used: {}", kind, fault.message);
+                self.problem(object, field, fault);
+                Err(missing(message))
+            }
+        }
+    }
+
+    /// What a policy names has to be there, and it may be allowed less than it asks for.
+    fn use_policy(
+        &mut self,
+        name: &'c ObjectName,
+        custom: &'c Custom,
+    ) -> Result<PolicySpec, (&'static str, Fault)> {
+        let mut spec = custom.spec.clone();
+        if let PolicySpec::Plugin(plugin) = &mut spec {
+            let settings = &self.settings.spec;
+            let is_trusted = settings
+                .trusted_namespaces
+                .iter()
+                .any(|trusted| **trusted == *name.namespace);
+            if (plugin.grants.challenges || plugin.grants.dns) && !is_trusted {
+                let message = "challenges and dns concern the whole gateway";
+                let help = "list its namespace in trusted-namespaces in [kubernetes]";
+                let fault = Fault::error(Reason::NotGranted, message).with_help(help);
+                return Err(("spec.grants", fault));
+            }
+            if let PluginSource::File(path) = &plugin.source
+                && !custom.files.iter().any(|file| file.path == *path)
+            {
+                let dir = settings.plugin_dir.as_deref();
+                let climbs = path.components().any(|part| part.as_os_str() == "..");
+                if climbs || !dir.is_some_and(|dir| path.starts_with(dir)) {
+                    let message = "plugins may not take this file";
+                    let help = "the folder that they may take files from is plugin-dir in \
+                                [kubernetes]";
+                    let fault = Fault::error(Reason::NotGranted, message).with_help(help);
+                    return Err(("spec.source", fault));
+                }
+            }
+        }
+        for file in &custom.files {
+            self.wants(file.object.kind, &file.object.name);
+        }
+        for file in &custom.files {
+            let held = self.held(file).map_err(|fault| ("spec", fault))?;
+            let used_for_login = match &mut spec {
+                PolicySpec::Plugin(plugin) => log_in(plugin, file, &held),
+                _ => false,
+            };
+            if !used_for_login {
+                self.out.config.held.insert(file.path.clone(), held);
+            }
+        }
+        for (service, port) in &custom.services {
+            let found = self.upstream(&name.namespace, service, port);
+            found.map_err(|fault| ("spec", fault))?;
+        }
+        Ok(spec)
+    }
+
+    fn held(&self, file: &HeldRef) -> Result<Held, Fault> {
+        let name = &file.object.name;
+        let (values, kind) = match file.object.kind {
+            Kind::Secret => (
+                self.cluster.secrets.get(name).map(|secret| &secret.values),
+                "Secret",
+            ),
+            _ => (
+                self.cluster.config_maps.get(name).map(|map| &map.values),
+                "ConfigMap",
+            ),
+        };
+        let Some(values) = values else {
+            let message = format!("there is no {kind} '{}'", name.name);
+            return Err(Fault::absent(self.settings, Reason::SecretMissing, message));
+        };
+        let value = values.get(&file.key).cloned();
+        value.ok_or_else(|| {
+            let message = format!("the {kind} '{}' has no key '{}'", name.name, file.key);
+            Fault::error(Reason::SecretMissing, message)
+        })
+    }
+}
+
+/// Puts the login of a registry where its file is named. Returns whether that was so.
+fn log_in(plugin: &mut PluginSpec, file: &HeldRef, held: &Held) -> bool {
+    let PluginSource::Remote(remote) = &mut plugin.source else {
+        return false;
+    };
+    let login = &mut remote.fetch.login;
+    let is_it = matches!(login, Some(LoginSpec::DockerConfig(path)) if *path == file.path);
+    if is_it {
+        *login = Some(LoginSpec::HeldDockerConfig(held.clone()));
+    }
+    is_it
+}
