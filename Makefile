@@ -7,7 +7,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
-	soak-plugins-short soak-faults soak-faults-short exhaustion test-bundled test-languages bindings \
+	soak-plugins-short soak-faults soak-faults-short exhaustion test-bundled test-languages \
+	test-kubernetes kubernetes-scale kubernetes-manifests bindings \
 	bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
@@ -51,7 +52,8 @@ setup-tests:
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p postern-plugin $(PLUGINS:%=-p %)
-	$(MAKE) doc deny test-bundled test-languages soak-reload-short soak-takeover-short soak-plugins-short \
+	$(MAKE) doc deny test-bundled test-languages test-kubernetes soak-reload-short \
+		soak-takeover-short soak-plugins-short \
 		soak-faults-short
 
 fmt:
@@ -84,6 +86,23 @@ test-bundled: build guests
 # before is not built again.
 test-languages: build setup-guests
 	$(TARGET)/debug/test-languages
+
+# The controller against a real API server, which is built the first time: ten minutes.
+test-kubernetes: build
+	tests/kubernetes/setup.sh
+	$(TARGET)/debug/test-kubernetes
+
+# Ten thousand applications. Figures of a release build, on a machine that does nothing else.
+kubernetes-scale:
+	tests/kubernetes/setup.sh
+	$(CARGO) build --locked --release -p postern -p postern-tests --bins
+	$(TARGET)/release/kubernetes-scale
+
+# What the program prints and config/kubernetes holds, after a change of either.
+kubernetes-manifests: build
+	$(TARGET)/debug/postern rbac > config/kubernetes/base/rbac.yaml
+	$(TARGET)/debug/postern crds > config/kubernetes/base/crds.yaml
+	cp config/kubernetes/base/crds.yaml config/kubernetes/chart/crds/crds.yaml
 
 # The generated parts of the Go and C SDKs, after a change of wit/.
 bindings:

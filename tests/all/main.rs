@@ -14,6 +14,7 @@ mod fuzz;
 mod grpc;
 mod health;
 mod http2;
+mod kubernetes;
 mod limits;
 mod passthrough;
 mod plugin_grants;

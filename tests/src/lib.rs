@@ -14,6 +14,7 @@ pub mod client;
 pub mod exhaustion;
 pub mod fuzz;
 pub mod gateway;
+pub mod kubernetes;
 pub mod languages;
 pub mod plugin_faults;
 pub mod plugin_load;

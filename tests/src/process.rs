@@ -123,8 +123,17 @@ impl Program {
 
     /// Its resident memory in MiB, if the system tells.
     pub fn resident_mib(&self) -> Option<u64> {
+        self.memory_mib("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub fn peak_mib(&self) -> Option<u64> {
+        self.memory_mib("VmHWM:")
+    }
+
+    fn memory_mib(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
         let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
         Some(kib >> 10)
     }

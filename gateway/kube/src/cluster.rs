@@ -116,6 +116,21 @@ impl Cluster {
         is_changed
     }
 
+    /// Forgets every object of a kind that a whole list does not hold. Returns whether that changed
+    /// anything.
+    pub fn retain(&mut self, kind: Kind, listed: &BTreeSet<ObjectName>) -> bool {
+        let gone: Vec<ObjectName> = self
+            .names(kind)
+            .into_iter()
+            .filter(|name| !listed.contains(name))
+            .collect();
+        let mut is_changed = false;
+        for name in gone {
+            is_changed |= self.delete(kind, &name);
+        }
+        is_changed
+    }
+
     /// Every object of a kind of which anything is known, also those that could not be read.
     fn names(&self, kind: Kind) -> BTreeSet<ObjectName> {
         fn of<T>(records: &Records<T>) -> BTreeSet<ObjectName> {

@@ -5,6 +5,11 @@
 //! of them. Keys are those of a configuration file, so that what one says of a policy is true of
 //! the other.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each column of a table has its type"
+)]
+
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -51,12 +56,6 @@ use serde_json::Value;
     )
 )]
 #[serde(rename_all = "kebab-case")]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "self.kind != 'basic-auth' || has(self.users__dash__secret)",
-        "message": "basic-auth needs users-secret: a Secret of this namespace with the key 'auth'"
-    }
-]))]
 pub struct PolicyObject {
     /// Which policy it is.
     pub kind: PolicyKind,

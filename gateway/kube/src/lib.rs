@@ -10,20 +10,29 @@
 //!
 //! Reading order: [`object`] (names of objects, and what is wrong with them), [`read`] (a look at
 //! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`],
-//! [`mod@translate`].
+//! [`mod@translate`]; then [`watch`] and [`source`] (how objects come), [`lease`] and [`writer`] (what
+//! is written back, and by whom), [`rbac`].
 
+pub mod client;
 pub mod cluster;
 pub mod crd;
+pub mod error;
+pub mod lease;
 pub mod manifest;
 pub mod object;
 pub mod offline;
+pub mod rbac;
 mod read;
 pub mod record;
+pub mod source;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 pub mod translate;
+pub mod watch;
+pub mod writer;
 
 pub use cluster::Cluster;
+pub use kube::Client;
 pub use object::Kind;
 pub use object::ObjectName;
 pub use object::ObjectProblem;

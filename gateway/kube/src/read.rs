@@ -67,8 +67,8 @@ pub(crate) struct At<'a> {
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Root,
-    Key(&'a Place<'a>, &'a str),
-    Index(&'a Place<'a>, usize),
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
 }
 
 impl fmt::Display for Place<'_> {

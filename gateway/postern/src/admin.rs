@@ -36,6 +36,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use postern_core::hostname::Authority;
+use postern_kube::source::Report;
 use postern_proxy::Gateway;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -43,6 +44,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
+use crate::cluster::ClusterStatus;
+use crate::cluster::missing;
 use crate::control::Status;
 use crate::explain::Question;
 use crate::explain::json;
@@ -59,6 +62,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// Largest request head in bytes. An explained URL and its header fields have to fit.
 const HEAD_BYTES: usize = 32 << 10;
+/// Most problems of objects that are shown at once.
+const MAX_OBJECT_PROBLEMS: usize = 1000;
 /// After an accept that failed, so that a lack of file descriptors does not become a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -73,6 +78,8 @@ pub enum Readiness {
 /// Everything that the admin listener can tell about.
 pub struct Panel {
     readiness: watch::Receiver<Readiness>,
+    /// How the cluster is followed, as soon as it is.
+    cluster: OnceLock<watch::Receiver<Arc<Report>>>,
     running: OnceLock<Running>,
 }
 
@@ -85,8 +92,14 @@ impl Panel {
     pub fn new(readiness: watch::Receiver<Readiness>) -> Self {
         Self {
             readiness,
+            cluster: OnceLock::new(),
             running: OnceLock::new(),
         }
+    }
+
+    /// Tells what is missing of this cluster while nothing runs yet. Only the first call counts.
+    pub fn wait_for(&self, cluster: watch::Receiver<Arc<Report>>) {
+        let _ = self.cluster.set(cluster);
     }
 
     /// Tells about this gateway from now on. Only the first call counts.
@@ -198,7 +211,14 @@ fn ready(panel: &Panel) -> Response<Full<Bytes>> {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     match *panel.readiness.borrow() {
         Readiness::Ready => text(StatusCode::OK, "ready\n"),
-        Readiness::Starting => text(unavailable, "the first configuration is being compiled\n"),
+        Readiness::Starting => {
+            let missing = panel
+                .cluster
+                .get()
+                .and_then(|cluster| missing(&cluster.borrow()));
+            let compiling = "the first configuration is being compiled\n";
+            text(unavailable, missing.as_deref().unwrap_or(compiling))
+        }
         Readiness::Draining => text(unavailable, "the gateway is ending\n"),
     }
 }
@@ -240,11 +260,40 @@ fn config(running: &Running) -> Response<Full<Bytes>> {
     let value = json!({
         "generation": snapshot.generation,
         "problems": status.problems.iter().map(view::problem).collect::<Vec<_>>(),
+        "objects": status.cluster.as_ref().map(objects),
         "listening": serde_json::Value::Object(listeners.collect()),
         "health": health.collect::<Vec<_>>(),
         "config": view::config(&snapshot.config, Secrets::Hidden),
     });
     response(StatusCode::OK, "application/json", format!("{value:#}\n"))
+}
+
+/// What is wrong with objects of the cluster, and with how it is watched.
+fn objects(cluster: &ClusterStatus) -> serde_json::Value {
+    let problems = cluster
+        .problems
+        .iter()
+        .take(MAX_OBJECT_PROBLEMS)
+        .map(|problem| {
+            json!({
+                "severity": if problem.is_error() { "error" } else { "warning" },
+                "kind": problem.object.kind.as_str(),
+                "namespace": &*problem.object.name.namespace,
+                "name": &*problem.object.name.name,
+                "field": problem.field,
+                "reason": problem.reason.as_str(),
+                "message": problem.message,
+                "help": problem.help,
+            })
+        });
+    let failures = cluster.report.failures.iter();
+    let failures =
+        failures.map(|(target, failure)| json!({ "watch": target, "error": failure.to_string() }));
+    json!({
+        "served": cluster.is_served,
+        "problems": problems.collect::<Vec<_>>(),
+        "watches": failures.collect::<Vec<_>>(),
+    })
 }
 
 fn explain(running: &Running, query: &str) -> Response<Full<Bytes>> {

@@ -6,6 +6,8 @@
 mod check;
 mod explain;
 mod plugin;
+mod probe;
+mod rbac;
 mod run;
 
 use std::ffi::OsString;
@@ -47,6 +49,8 @@ enum Command {
     /// for the Even Better TOML extension, the first line would be: #:schema ./postern.schema.json
     Schema,
     Plugin(plugin::Args),
+    Probe(probe::Args),
+    Rbac(rbac::Args),
     /// Print the CustomResourceDefinitions of Postern's own kinds
     ///
     /// Apply them before the first Plugin or Policy: postern crds | kubectl apply -f -
@@ -89,6 +93,8 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Plugin(args) => plugin::run(&args),
+        Command::Probe(args) => probe::run(&args),
+        Command::Rbac(args) => Ok(rbac::run(args)),
         Command::Crds => {
             print(format_args!("{}", postern_kube::crd::manifest().trim_end()));
             Ok(ExitCode::SUCCESS)

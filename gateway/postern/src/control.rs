@@ -1,4 +1,4 @@
-//! The control loop: how a change of files becomes a change of what is served.
+//! The control loop: how a change of files, or of a cluster, becomes a change of what is served.
 //!
 //! Wait for a change, read everything, parse, compile on top of what runs, publish in one atomic
 //! store. One task does this, so that generations never go backwards, and it is the only one that
@@ -6,23 +6,26 @@
 //!
 //! A problem is logged when it appears, and its end is logged too; in between it is in
 //! [`Status`], in the metrics and on the admin listener.
+//!
+//! A look at files reads them all; a change of the cluster alone reads no file again. What is served
+//! is one configuration of both, see [`crate::cluster`].
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+mod status;
+
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
 
 use postern_core::config::Config;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
 use postern_core::config::problem::Origin;
-use postern_proxy::Builds;
+use postern_kube::ObjectProblem;
+use postern_kube::source::State;
 use postern_proxy::Compiler;
 use postern_proxy::Gateway;
 use postern_proxy::Materials;
@@ -31,13 +34,19 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
+use self::status::impairments;
+use self::status::log_changes;
+use crate::cluster;
+use crate::cluster::Cluster;
+use crate::cluster::ClusterStatus;
 use crate::fetch::Fetcher;
-use crate::fetch::Fetches;
 use crate::fetch::PATIENCE;
 use crate::source::FileSource;
 use crate::source::Good;
 use crate::source::Settling;
 use crate::source::key_warnings;
+
+pub use self::status::Status;
 
 /// How often in a row a look is put off because files were changing under it. In a storm of
 /// changes every look finds that, and something has to be published all the same.
@@ -46,28 +55,9 @@ const MAX_PUT_OFF: u32 = 2;
 const HEARSAY: Duration = Duration::from_millis(20);
 /// How often a look is taken without a change, while a plugin is not as it was declared.
 const RECHECK: Duration = Duration::from_secs(70);
-
-/// What the control loop knows, for the admin listener.
-#[derive(Clone, Debug)]
-pub struct Status {
-    pub generation: u64,
-    /// Where the parts of the running configuration were declared.
-    pub origins: Arc<Origins>,
-    /// Of the files as they are.
-    pub problems: Vec<Problem>,
-    /// Looks at the files that found something new, and nothing wrong.
-    pub succeeded: u64,
-    /// Looks at the files that found something wrong.
-    pub failed: u64,
-    /// When the files were last found good.
-    pub last_success: SystemTime,
-    /// Since when something has been wrong.
-    pub stale_since: Option<SystemTime>,
-    /// How plugins came to be ready.
-    pub builds: Builds,
-    /// Attempts to fetch plugins that are no files.
-    pub fetches: Fetches,
-}
+/// How long a change of the cluster waits for plugins that it is the first to name. Short: one
+/// tenant's registry must not hold up the others. What has come later is looked at again.
+const CLUSTER_PATIENCE: Duration = Duration::from_millis(200);
 
 /// A configuration that was read at start, before it is compiled.
 pub struct Start {
@@ -75,9 +65,17 @@ pub struct Start {
     fetcher: Fetcher,
     main: PathBuf,
     good: Good,
+    /// What the files declare.
+    files: Arc<Loaded>,
+    /// The same with what the cluster declares.
     loaded: Arc<Loaded>,
     materials: Materials,
     warnings: Vec<Problem>,
+    cluster: Option<Cluster>,
+    /// As much of the cluster as is in `loaded`.
+    state: Option<Arc<State>>,
+    /// What is wrong with objects of the cluster.
+    objects: Arc<[ObjectProblem]>,
 }
 
 pub struct Control {
@@ -87,6 +85,8 @@ pub struct Control {
     /// What cannot change while the process lives.
     fixed: Arc<Config>,
     status: watch::Sender<Arc<Status>>,
+    /// What is wrong with the files as they are, beside warnings.
+    file_errors: Vec<Problem>,
 }
 
 /// What one look at the files led to.
@@ -98,7 +98,10 @@ struct Look {
 
 struct Next {
     good: Good,
+    files: Arc<Loaded>,
     loaded: Arc<Loaded>,
+    state: Option<Arc<State>>,
+    objects: Arc<[ObjectProblem]>,
     materials: Materials,
     /// `None` if only places have changed, not what they say.
     snapshot: Option<Snapshot>,
@@ -121,14 +124,60 @@ impl Start {
         let mut warnings = loaded.warnings.clone();
         warnings.extend(key_warnings(&loaded));
         let cache_dir = loaded.config.runtime.cache_dir.clone();
+        let loaded = Arc::new(loaded);
         Ok(Self {
             fetcher: Fetcher::new(cache_dir, Some(source.poke())),
             source,
             main,
             good,
-            loaded: Arc::new(loaded),
+            files: Arc::clone(&loaded),
+            loaded,
             materials,
             warnings,
+            cluster: None,
+            state: None,
+            objects: Arc::default(),
+        })
+    }
+
+    /// Takes a cluster as a second source. Waits for it, but for a while only if there is anything
+    /// to serve without it.
+    pub async fn follow(&mut self, mut cluster: Cluster) {
+        let has_routes = !self.files.config.routes.is_empty();
+        if !cluster.first(has_routes).await {
+            tracing::warn!("the cluster is not known yet; what files declare is served alone");
+        }
+        self.state = cluster.state();
+        self.cluster = Some(cluster);
+        let (loaded, objects) = self.merge(&self.files, self.state.as_deref());
+        self.materials = block_in_place(|| self.materials.renewed(&loaded.config));
+        self.loaded = loaded;
+        self.objects = objects;
+    }
+
+    /// What is served of these files and this state of the cluster.
+    fn merge(
+        &self,
+        files: &Arc<Loaded>,
+        state: Option<&State>,
+    ) -> (Arc<Loaded>, Arc<[ObjectProblem]>) {
+        if self.cluster.is_none() {
+            return (Arc::clone(files), Arc::default());
+        }
+        let merged = Cluster::merge(files, state);
+        (Arc::new(merged.loaded), merged.problems.into())
+    }
+
+    /// For who writes to the cluster.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    fn cluster_status(&self) -> Option<ClusterStatus> {
+        self.cluster.as_ref().map(|cluster| ClusterStatus {
+            is_served: self.state.is_some(),
+            report: cluster.report(),
+            problems: Arc::clone(&self.objects),
         })
     }
 
@@ -184,8 +233,10 @@ impl Control {
             stale_since: is_impaired.then_some(now),
             builds: compiler.builds(),
             fetches: start.fetcher.fetches(),
+            cluster: start.cluster_status(),
         });
         log_changes(&[], &status.problems);
+        cluster::log_changes(&[], &start.objects);
         let (status, receiver) = watch::channel(status);
         let control = Self {
             fixed: Arc::new(start.loaded.config.clone()),
@@ -193,6 +244,7 @@ impl Control {
             compiler: Arc::new(compiler),
             gateway,
             status,
+            file_errors: Vec::new(),
         };
         (control, receiver)
     }
@@ -200,15 +252,27 @@ impl Control {
     pub async fn run(mut self) {
         let mut put_off = 0;
         loop {
-            let changed = self.start.source.changed();
+            let files = self.start.source.changed();
+            let cluster = changed(self.start.cluster.as_mut());
+            let changed = async {
+                tokio::select! {
+                    () = files => true,
+                    () = cluster => false,
+                }
+            };
             let published = self.gateway.published().load();
-            if published.impairments().is_empty() {
-                changed.await;
+            let have_files_changed = if published.impairments().is_empty() {
+                changed.await
             } else {
                 // A refusal may have had a passing cause.
-                let _ = timeout(RECHECK, changed).await;
-            }
+                timeout(RECHECK, changed).await.unwrap_or(true)
+            };
             drop(published);
+            if !have_files_changed {
+                let look = self.look_at_cluster().await;
+                self.apply(look);
+                continue;
+            }
             match self.look(put_off < MAX_PUT_OFF).await {
                 Some(look) => {
                     put_off = 0;
@@ -230,9 +294,11 @@ impl Control {
         let mut settling = Settling::new(reading, &self.start.main, &good);
         let mut next = None;
         let mut warnings = Vec::new();
+        let state = self.start.cluster.as_mut().and_then(Cluster::state);
         // Each round takes back at least one file, so this ends.
         while let Some(loaded) = load(&mut settling) {
-            let loaded = Arc::new(loaded);
+            let files = Arc::new(loaded);
+            let (loaded, objects) = self.start.merge(&files, state.as_deref());
             let (materials, is_whole) = block_in_place(|| {
                 let source = &mut self.start.source;
                 source.cover_materials(Materials::paths(&loaded.config));
@@ -245,28 +311,16 @@ impl Control {
             let wanted = Materials::remotes(&loaded.config);
             let fetched = self.start.fetcher.fetch(&wanted, PATIENCE).await;
             let materials = materials.with_fetched(fetched);
-            let current = &self.start;
-            let is_equal = loaded.config == current.loaded.config && materials == current.materials;
-            let published = self.gateway.published().load();
-            let compiled = if is_equal && published.impairments().is_empty() {
-                Ok(None)
-            } else {
-                let compiled = self.compile(&loaded, &materials).await;
-                // What was tried again and failed again is no change.
-                let is_same =
-                    |next: &Snapshot| is_equal && next.impairments() == published.impairments();
-                compiled.map(|next| (!is_same(&next)).then_some(next))
-            };
-            drop(published);
-            match compiled {
+            match self.compile_changes(&loaded, &materials).await {
                 Ok(snapshot) => {
-                    warnings.clone_from(&loaded.warnings);
-                    warnings.extend(key_warnings(&loaded));
-                    warnings.extend(self.needs_restart(&loaded));
+                    warnings.clone_from(&files.warnings);
+                    warnings.extend(key_warnings(&files));
+                    warnings.extend(self.needs_restart(&files));
+                    self.start.warnings.clone_from(&warnings);
                     let published = self.gateway.published().load();
                     let served = snapshot.as_ref().unwrap_or(&published);
                     warnings.extend(impairments(served, &loaded.origins));
-                    next = Some((loaded, materials, snapshot));
+                    next = Some((files, loaded, state, objects, materials, snapshot));
                     break;
                 }
                 Err(problems) => {
@@ -285,16 +339,88 @@ impl Control {
                 return None;
             }
         }
+        self.file_errors = problems.clone();
         problems.extend(warnings);
         Some(Look {
             problems,
-            next: next.map(|(loaded, materials, snapshot)| Next {
-                good,
-                loaded,
-                materials,
-                snapshot,
-            }),
+            next: next.map(
+                |(files, loaded, state, objects, materials, snapshot)| Next {
+                    good,
+                    files,
+                    loaded,
+                    state,
+                    objects,
+                    materials,
+                    snapshot,
+                },
+            ),
         })
+    }
+
+    /// The cluster has changed, and no file has.
+    async fn look_at_cluster(&mut self) -> Look {
+        let state = self.start.cluster.as_mut().and_then(Cluster::state);
+        let is_known = match (&state, &self.start.state) {
+            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+            (None, None) => true,
+            _ => false,
+        };
+        let mut problems = self.file_errors.clone();
+        problems.extend(self.start.warnings.iter().cloned());
+        if is_known {
+            // How it is watched has changed, not what is there.
+            let published = self.gateway.published().load();
+            problems.extend(impairments(&published, &self.start.loaded.origins));
+            return Look {
+                next: None,
+                problems,
+            };
+        }
+        let files = Arc::clone(&self.start.files);
+        let (loaded, objects) = block_in_place(|| self.start.merge(&files, state.as_deref()));
+        let materials = block_in_place(|| self.start.materials.renewed(&loaded.config));
+        let wanted = Materials::remotes(&loaded.config);
+        let fetched = self.start.fetcher.fetch(&wanted, CLUSTER_PATIENCE).await;
+        let materials = materials.with_fetched(fetched);
+        let next = match self.compile_changes(&loaded, &materials).await {
+            Ok(snapshot) => {
+                let published = self.gateway.published().load();
+                let served = snapshot.as_ref().unwrap_or(&published);
+                problems.extend(impairments(served, &loaded.origins));
+                Some(Next {
+                    good: self.start.good.clone(),
+                    files,
+                    loaded,
+                    state,
+                    objects,
+                    materials,
+                    snapshot,
+                })
+            }
+            Err(found) => {
+                problems.extend(found);
+                None
+            }
+        };
+        Look { next, problems }
+    }
+
+    /// What to serve from now on; `None` if that is what is served.
+    async fn compile_changes(
+        &self,
+        loaded: &Arc<Loaded>,
+        materials: &Materials,
+    ) -> Result<Option<Snapshot>, Vec<Problem>> {
+        let current = &self.start;
+        let is_equal = loaded.config == current.loaded.config && *materials == current.materials;
+        let published = self.gateway.published().load();
+        if is_equal && published.impairments().is_empty() {
+            return Ok(None);
+        }
+        let next = self.compile(loaded, materials).await?;
+        // What was tried again and failed again is no change.
+        let is_same = is_equal && next.impairments() == published.impairments();
+        Ok((!is_same).then_some(next))
     }
 
     /// In a task of its own: a panic in there is a failed look, not the end of the loop.
@@ -334,11 +460,16 @@ impl Control {
             }
             status.origins = Arc::new(next.loaded.origins.clone());
             self.start.good = next.good;
+            self.start.files = next.files;
             self.start.loaded = next.loaded;
+            self.start.state = next.state;
+            cluster::log_changes(&self.start.objects, &next.objects);
+            self.start.objects = next.objects;
             self.start.materials = next.materials;
         }
         let wanted = Materials::remotes(&self.start.loaded.config);
         self.start.fetcher.retain(&wanted);
+        status.cluster = self.start.cluster_status();
         let now = SystemTime::now();
         if has_errors {
             status.failed += 1;
@@ -359,6 +490,7 @@ impl Control {
         let changed = [
             (config.runtime != self.fixed.runtime, "runtime"),
             (config.admin != self.fixed.admin, "admin"),
+            (config.kubernetes != self.fixed.kubernetes, "kubernetes"),
         ];
         let changed = changed.into_iter().filter(|(is_changed, _)| *is_changed);
         let problems = changed.map(|(_, section)| {
@@ -374,88 +506,11 @@ impl Control {
     }
 }
 
-impl Status {
-    /// In the text format of Prometheus.
-    pub fn metrics(&self) -> String {
-        let seconds = |time: SystemTime| {
-            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-            since.as_secs()
-        };
-        let stale = self.stale_since.and_then(|since| since.elapsed().ok());
-        let metrics = [
-            (
-                "postern_config_generation",
-                "gauge",
-                "Number of the configuration that is served, from 1.",
-                vec![("", self.generation)],
-            ),
-            (
-                "postern_config_reloads_total",
-                "counter",
-                "Looks at the configuration files, by whether they were good.",
-                vec![
-                    ("{result=\"success\"}", self.succeeded),
-                    ("{result=\"failure\"}", self.failed),
-                ],
-            ),
-            (
-                "postern_config_last_success_timestamp_seconds",
-                "gauge",
-                "When the configuration files were last found good, in Unix time.",
-                vec![("", seconds(self.last_success))],
-            ),
-            (
-                "postern_config_stale_seconds",
-                "gauge",
-                "For how long the files have held errors, so that an older state is served.",
-                vec![("", stale.map_or(0, |stale| stale.as_secs()))],
-            ),
-            (
-                "postern_config_problems",
-                "gauge",
-                "Problems in the configuration files now, by severity.",
-                vec![
-                    ("{severity=\"error\"}", self.count(true)),
-                    ("{severity=\"warning\"}", self.count(false)),
-                ],
-            ),
-            (
-                "postern_plugin_builds_total",
-                "counter",
-                "Components that were compiled, loaded from the cache, or refused.",
-                vec![
-                    ("{result=\"compiled\"}", self.builds.compiled),
-                    ("{result=\"cached\"}", self.builds.cached),
-                    ("{result=\"failed\"}", self.builds.failed),
-                ],
-            ),
-            (
-                "postern_plugin_fetches_total",
-                "counter",
-                "Attempts to fetch plugins from a server or registry.",
-                vec![
-                    ("{result=\"success\"}", self.fetches.succeeded),
-                    ("{result=\"failure\"}", self.fetches.failed),
-                ],
-            ),
-        ];
-        let mut text = String::new();
-        for (name, kind, help, values) in metrics {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-            for (labels, value) in values {
-                let _ = writeln!(text, "{name}{labels} {value}");
-            }
-        }
-        text
-    }
-
-    fn count(&self, is_error: bool) -> u64 {
-        let problems = self.problems.iter();
-        problems
-            .filter(|p| p.is_error() == is_error)
-            .map(|_| 1)
-            .sum()
+/// Never without a cluster.
+async fn changed(cluster: Option<&mut Cluster>) {
+    match cluster {
+        Some(cluster) => cluster.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -466,69 +521,4 @@ fn load(settling: &mut Settling<'_>) -> Option<Loaded> {
         tracing::error!("the configuration cannot be parsed: the gateway has a fault");
         None
     })
-}
-
-/// What is served otherwise than it was declared, at the places where that was.
-fn impairments(snapshot: &Snapshot, origins: &Origins) -> Vec<Problem> {
-    let impairments = snapshot.impairments().iter();
-    let problems = impairments.map(|impairment| {
-        let origin = origins.find(&impairment.at);
-        Problem::error(origin, impairment.message.clone()).with_help(impairment.help)
-    });
-    problems.collect()
-}
-
-/// Says what has become wrong and what is right again; nothing of what was known.
-fn log_changes(before: &[Problem], now: &[Problem]) {
-    let known: BTreeSet<String> = before.iter().map(ToString::to_string).collect();
-    for problem in now {
-        if known.contains(&problem.to_string()) {
-            continue;
-        }
-        tracing::warn!(
-            place = %problem.origin,
-            problem = problem.message,
-            help = problem.help,
-            "configuration problem"
-        );
-    }
-    let had_errors = before.iter().any(Problem::is_error);
-    if had_errors && !now.iter().any(Problem::is_error) {
-        tracing::info!("the configuration problems are solved");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metrics_are_in_the_text_format() {
-        let origin = Origin::file(std::path::Path::new("a.toml"));
-        let status = Status {
-            generation: 3,
-            origins: Arc::default(),
-            problems: vec![
-                Problem::error(origin.clone(), "x"),
-                Problem::warning(origin, "y"),
-            ],
-            succeeded: 3,
-            failed: 1,
-            last_success: UNIX_EPOCH,
-            stale_since: None,
-            builds: Builds::default(),
-            fetches: Fetches::default(),
-        };
-        let text = status.metrics();
-        for line in [
-            "# TYPE postern_config_generation gauge",
-            "postern_config_generation 3",
-            "postern_config_reloads_total{result=\"failure\"} 1",
-            "postern_config_last_success_timestamp_seconds 0",
-            "postern_config_stale_seconds 0",
-            "postern_config_problems{severity=\"warning\"} 1",
-        ] {
-            assert!(text.lines().any(|got| got == line), "{line}\n{text}");
-        }
-    }
 }

@@ -28,8 +28,11 @@ use tokio::task::block_in_place;
 use crate::admin;
 use crate::admin::Panel;
 use crate::admin::Readiness;
+use crate::cluster::Cluster;
+use crate::cluster::Place;
 use crate::control::Control;
 use crate::control::Start;
+use crate::control::Status;
 
 /// Enough for the control loop beside the admin listener; neither is busy.
 const CONTROL_THREADS: usize = 2;
@@ -47,6 +50,10 @@ pub struct Options {
     pub accept_for: Duration,
     /// When what has not finished is cut, from the signal on.
     pub drain: Duration,
+    /// The cluster to follow, if any.
+    pub cluster: Option<Place>,
+    /// A file that is there as long as the gateway is ready.
+    pub ready_file: Option<PathBuf>,
 }
 
 /// Why the gateway did not start.
@@ -92,7 +99,11 @@ async fn serve(options: Options) -> Result<End, Failure> {
     // Before anything else: a signal during the start ends the start.
     let mut ending = Ending::new().context("cannot take signals")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot take signals")?;
-    let starting = tokio::spawn(start(options.config, options.takeover));
+    let ready_file = ReadyFile(options.ready_file);
+    // One that was killed has left its own.
+    ready_file.take();
+    let starting = start(options.config, options.takeover, options.cluster);
+    let starting = tokio::spawn(starting);
     let running = tokio::select! {
         running = starting => running.context("the start failed: the gateway has a fault")??,
         () = ending.asked() => return Ok(End::Clean),
@@ -107,17 +118,26 @@ async fn serve(options: Options) -> Result<End, Failure> {
     } = running;
 
     let (poke, fetcher) = (start.poke(), start.fetcher());
-    let (control, status) = Control::new(start, compiler, Arc::clone(&gateway));
-    panel.attach(Arc::clone(&gateway), status);
+    // Ended below, before anything else ends.
+    let writer = start.cluster().map(Cluster::write);
+    let (control, mut status) = Control::new(start, compiler, Arc::clone(&gateway));
+    panel.attach(Arc::clone(&gateway), status.clone());
     let control = tokio::spawn(control.run());
-    readiness.send_replace(Readiness::Ready);
     for (listener, addr) in gateway.listener_addrs() {
         tracing::info!(listener = listener.as_str(), %addr, "listening");
     }
-    tracing::info!("ready");
+    let mut is_ready = false;
 
     loop {
         tokio::select! {
+            is_served = is_served(&mut status), if !is_ready => {
+                is_ready = true;
+                if is_served {
+                    readiness.send_replace(Readiness::Ready);
+                    ready_file.put();
+                    tracing::info!("ready");
+                }
+            }
             _ = hangup.recv() => {
                 tracing::info!("reload asked for");
                 gateway.reopen_access_log();
@@ -129,6 +149,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
     }
 
     tracing::info!("ending");
+    ready_file.take();
     // Who asks from now on asks the process that follows, or this one if there is none.
     if let Err(error) = leave_to(Successor::First, &admin, 1) {
         tracing::warn!(%error, "a successor cannot take the admin listener over without a gap");
@@ -136,6 +157,12 @@ async fn serve(options: Options) -> Result<End, Failure> {
     drop(admin);
     readiness.send_replace(Readiness::Draining);
     control.abort();
+    // While requests finish, which takes longer.
+    let written = tokio::spawn(async move {
+        if let Some(writer) = writer {
+            writer.end().await;
+        }
+    });
     let end = tokio::select! {
         has_finished = gateway.drain(options.accept_for, options.drain) => match has_finished {
             true => End::Clean,
@@ -149,11 +176,46 @@ async fn serve(options: Options) -> Result<End, Failure> {
             End::Cut
         }
     };
+    // Ends in time by itself.
+    let _ = written.await;
     tracing::info!(cut = end == End::Cut, "ended");
     Ok(end)
 }
 
-async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
+/// Completes when all sources have reported and what they declare is served. `false` if that never
+/// happens.
+async fn is_served(status: &mut watch::Receiver<Arc<Status>>) -> bool {
+    let served = status.wait_for(|status| {
+        let cluster = status.cluster.as_ref();
+        cluster.is_none_or(|cluster| cluster.is_served)
+    });
+    served.await.is_ok()
+}
+
+/// For probes that have to ask this process and no other, while one takes over from another.
+struct ReadyFile(Option<PathBuf>);
+
+impl ReadyFile {
+    fn put(&self) {
+        let Some(path) = &self.0 else { return };
+        if let Err(error) = std::fs::write(path, "ready\n") {
+            let path = path.display();
+            tracing::error!(%path, %error, "the ready file cannot be written");
+        }
+    }
+
+    fn take(&self) {
+        let Some(path) = &self.0 else { return };
+        // One that is not there says the same.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+async fn start(
+    config: PathBuf,
+    takeover: bool,
+    cluster: Option<Place>,
+) -> Result<Running, Failure> {
     let mut start = block_in_place(|| Start::read(config)).map_err(Failure::Problems)?;
     let addr = start.config().admin.bind;
     let admin = listen_admin(addr, takeover).map_err(|error| {
@@ -187,6 +249,11 @@ async fn start(config: PathBuf, takeover: bool) -> Result<Running, Failure> {
         engine.limit_memory(bytes / PLUGIN_SHARE);
     }
     let compiler = Compiler::new(engine, workers, true);
+    if let Some(place) = cluster {
+        let cluster = Cluster::follow(place, start.config()).await?;
+        panel.wait_for(cluster.reports());
+        start.follow(cluster).await;
+    }
     start.fetch().await;
     let first = start.compile(&compiler).await.map_err(Failure::Problems)?;
     let gateway = Gateway::start(first, workers).context("cannot start the workers")?;

@@ -41,7 +41,12 @@ impl Log {
 pub fn start(format: LogFormat, level: &str) -> anyhow::Result<Log> {
     let writer = LogWriter::start(io::stderr())?;
     let made = writer.clone();
-    let filter = EnvFilter::try_new(level)?;
+    // What the client of the cluster warns of is told by us, once and in our words.
+    let filter = match level {
+        "error" | "warn" | "info" => format!("{level},kube_client=off,kube_runtime=off"),
+        level => level.to_owned(),
+    };
+    let filter = EnvFilter::try_new(filter)?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(made).with_target(false);
     match format {

@@ -10,6 +10,9 @@ pub const DEFAULT_CONTROLLER: &str = "postern.dev/ingress-controller";
 /// The class that is served by its name alone, for Ingresses with the old annotation.
 pub const DEFAULT_CLASS: &str = "postern";
 
+/// The Lease whose holder writes to the cluster.
+pub const DEFAULT_LEASE: &str = "postern";
+
 /// What is taken from a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KubernetesSpec {
@@ -30,6 +33,9 @@ pub struct KubernetesSpec {
     pub trusted_namespaces: Vec<String>,
     /// The only folder from which a Plugin may take a file.
     pub plugin_dir: Option<PathBuf>,
+    pub secrets: SecretScope,
+    /// The Lease, in the gateway's own namespace, whose holder writes.
+    pub lease: String,
 }
 
 impl Default for KubernetesSpec {
@@ -45,6 +51,8 @@ impl Default for KubernetesSpec {
             publish: Publish::default(),
             trusted_namespaces: Vec::new(),
             plugin_dir: None,
+            secrets: SecretScope::default(),
+            lease: DEFAULT_LEASE.to_owned(),
         }
     }
 }
@@ -57,6 +65,16 @@ pub enum EndpointMode {
     Pods,
     /// To its cluster IP.
     Service,
+}
+
+/// How Secrets are watched, which decides what RBAC has to allow.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SecretScope {
+    /// Each that is named, by its name.
+    #[default]
+    Named,
+    /// All of the cluster at once.
+    Cluster,
 }
 
 /// The addresses that are written into the status of Ingresses. The first of these that is given.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use postern_core::config::parse::units;
 
 use super::complain_of;
+use crate::cluster::Place;
 use crate::run;
 use crate::run::End;
 use crate::run::Failure;
@@ -17,6 +18,12 @@ use crate::telemetry::LogFormat;
 /// Read where the command line says nothing about the level of the log.
 const LEVEL_VARIABLE: &str = "POSTERN_LOG";
 
+/// Where a pod learns what its manifest cannot know: see config/kubernetes.
+const NODE_VARIABLE: &str = "POSTERN_NODE";
+const ZONE_VARIABLE: &str = "POSTERN_ZONE";
+const POD_VARIABLE: &str = "POSTERN_POD";
+const NAMESPACE_VARIABLE: &str = "POSTERN_NAMESPACE";
+
 /// Run the gateway
 ///
 /// Reads the configuration FILE and the files in the folder routes.d beside it, and serves until it
@@ -26,6 +33,9 @@ const LEVEL_VARIABLE: &str = "POSTERN_LOG";
 ///
 /// A new process takes over from a running one without a refused or a lost connection: start it with
 /// --takeover, and end the old one when the new one is ready.
+///
+/// With --kubernetes, the Ingress objects of a cluster are served beside what the files declare. The
+/// variables POSTERN_NODE, POSTERN_ZONE, POSTERN_POD and POSTERN_NAMESPACE say where the gateway runs.
 ///
 /// Signals: SIGTERM or SIGINT ends in order, a second one at once; SIGHUP reads all files again and
 /// reopens the access log.
@@ -43,6 +53,19 @@ pub(super) struct Args {
     /// Listen where another gateway already does, to take over from it
     #[arg(long)]
     takeover: bool,
+    /// Serve the Ingress objects of a cluster as well; [kubernetes] in the configuration says which,
+    /// and how
+    #[arg(long)]
+    kubernetes: bool,
+    /// How to reach the cluster [default: as a pod does, or else as kubectl does]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    kubeconfig: Option<PathBuf>,
+    /// Serve the Ingresses of this class, and of no other that is not named so too
+    #[arg(long = "ingress-class", value_name = "NAME", requires = "kubernetes")]
+    ingress_classes: Vec<String>,
+    /// Keep a file there for as long as the gateway is ready; see postern probe
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
     /// How the program logs to standard error
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -62,6 +85,18 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         takeover: args.takeover,
         accept_for: args.accept_for,
         drain: args.drain,
+        ready_file: args.ready_file,
+        cluster: args.kubernetes.then(|| {
+            let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+            Place {
+                kubeconfig: args.kubeconfig,
+                classes: args.ingress_classes,
+                node: variable(NODE_VARIABLE),
+                zone: variable(ZONE_VARIABLE),
+                pod: variable(POD_VARIABLE),
+                namespace: variable(NAMESPACE_VARIABLE),
+            }
+        }),
     };
     let ended = run::run(options);
     log.finish();

@@ -3,6 +3,7 @@
 use postern_core::config::KubernetesSpec;
 use postern_core::config::kubernetes::EndpointMode;
 use postern_core::config::kubernetes::NamespacedName;
+use postern_core::config::kubernetes::SecretScope;
 use serde_json::Value;
 use serde_json::json;
 
@@ -45,5 +46,13 @@ pub(super) fn kubernetes(spec: &KubernetesSpec) -> Value {
         ),
         ("trusted-namespaces", json!(spec.trusted_namespaces)),
         ("plugin-dir", json!(spec.plugin_dir.as_deref().map(path))),
+        (
+            "secrets",
+            json!(match spec.secrets {
+                SecretScope::Named => "named",
+                SecretScope::Cluster => "cluster",
+            }),
+        ),
+        ("lease", json!(spec.lease)),
     ])
 }

@@ -32,6 +32,8 @@ publish-addresses = ["192.0.2.1", "2001:db8::1"]
 publish-service = "ns/edge"
 trusted-namespaces = ["platform"]
 plugin-dir = "/plugins"
+secrets = "cluster"
+lease = "edge"
 [listeners.http]
 bind = "0.0.0.0:8080"
 trusted-proxies = ["10.0.0.0/8", "::1"]

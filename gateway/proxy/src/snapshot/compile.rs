@@ -146,8 +146,19 @@ impl Build<'_> {
                 _ => match Certificate::parse(chain, key, hosts) {
                     Ok(certificate) => Arc::new(certificate),
                     Err(error) => {
-                        let field = error.field();
-                        self.problem(&format!("{at}.{field}"), with_causes(&error));
+                        let at = format!("{at}.{}", error.field());
+                        let message = with_causes(&error);
+                        let is_held = self.config.held.contains_key(&spec.cert_file);
+                        match is_held && self.compiler.binds_listeners {
+                            // What one tenant holds costs nobody else a change.
+                            true => self.impairments.push(Impairment {
+                                at,
+                                message,
+                                help: "handshakes for its names are served without it",
+                                is_lasting: true,
+                            }),
+                            false => self.problem(&at, message),
+                        }
                         continue;
                     }
                 },

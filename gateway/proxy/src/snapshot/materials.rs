@@ -103,6 +103,23 @@ impl Materials {
         }
     }
 
+    /// Those of another configuration: files that were read are not read again. Blocks on the file
+    /// system for the others.
+    #[must_use]
+    pub fn renewed(&self, config: &Config) -> Self {
+        let held = config.held.iter();
+        let held = held.map(|(path, held)| (path.clone(), Ok(Arc::clone(held.bytes()))));
+        let files = Self::paths(config).into_iter().map(|path| {
+            let known = self.files.get(&path).cloned();
+            let bytes = known.unwrap_or_else(|| read_file(&path).map(Arc::from));
+            (path, bytes)
+        });
+        Self {
+            files: files.chain(held).collect(),
+            fetched: Fetched::new(),
+        }
+    }
+
     /// Everything that the configuration names and that is no file.
     pub fn remotes(config: &Config) -> BTreeSet<RemoteSource> {
         let plugins = config.policies.values().filter_map(PolicySpec::plugin);

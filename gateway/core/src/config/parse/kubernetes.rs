@@ -6,11 +6,14 @@ use super::FileReader;
 use super::raw::At;
 use super::raw::RawEndpointMode;
 use super::raw::RawKubernetes;
+use super::raw::RawSecretScope;
 use crate::config::kubernetes::DEFAULT_CONTROLLER;
+use crate::config::kubernetes::DEFAULT_LEASE;
 use crate::config::kubernetes::EndpointMode;
 use crate::config::kubernetes::KubernetesSpec;
 use crate::config::kubernetes::NamespacedName;
 use crate::config::kubernetes::Publish;
+use crate::config::kubernetes::SecretScope;
 use crate::hostname::Hostname;
 
 impl FileReader<'_> {
@@ -34,6 +37,8 @@ impl FileReader<'_> {
         };
         let classes = texts(&raw.ingress_classes, "name of a class");
         let trusted_namespaces = texts(&raw.trusted_namespaces, "namespace");
+        let lease = raw.lease.as_slice();
+        let lease = texts(lease, "name of a Lease").pop();
         let external_names = raw.external_names.iter();
         let external_names = external_names
             .filter_map(|text| self.text(text, "host name", Hostname::parse))
@@ -76,6 +81,11 @@ impl FileReader<'_> {
             },
             trusted_namespaces,
             plugin_dir: raw.plugin_dir.as_ref().map(|dir| self.file(dir)),
+            secrets: match raw.secrets {
+                None | Some(RawSecretScope::Named) => SecretScope::Named,
+                Some(RawSecretScope::Cluster) => SecretScope::Cluster,
+            },
+            lease: lease.unwrap_or_else(|| DEFAULT_LEASE.to_owned()),
         });
     }
 }

@@ -42,6 +42,20 @@ pub(in crate::config) struct RawKubernetes {
     pub trusted_namespaces: Vec<Text>,
     /// The only folder from which Plugins may take files. Default: none, they take no files.
     pub plugin_dir: Option<Text>,
+    /// How Secrets are watched. "named": each that an Ingress or a policy names, by its name, so that
+    /// RBAC may allow single ones; up to 256 of them. "cluster": all at once, which takes the right to
+    /// read all. Default: "named".
+    pub secrets: Option<RawSecretScope>,
+    /// The Lease, in the gateway's own namespace, whose holder writes statuses and Events. Default:
+    /// "postern".
+    pub lease: Option<Text>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum RawSecretScope {
+    Named,
+    Cluster,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
