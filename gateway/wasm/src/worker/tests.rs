@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::Method;
 use http::StatusCode;
 use postern_core::config::plugin::PluginLimits;
+use postern_core::name::MAX_NAME_LEN;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 
@@ -168,6 +169,7 @@ async fn each_fault_has_its_error_and_ends_the_instance() {
 async fn a_loop_leaves_the_worker_to_others() {
     let limits = PluginLimits {
         cpu: Duration::from_millis(500),
+        time: Duration::from_secs(60),
         ..quick()
     };
     let worker = worker_of(&on_request(SPIN), limits).await;
@@ -460,7 +462,8 @@ async fn a_plugin_may_choose_the_upstream_before_routing() {
     ));
     assert_eq!(worker.stats().calls(), 1);
 
-    let long = select.replace("(i32.const 6)", "(i32.const 254)");
+    let long = format!("(i32.const {})", MAX_NAME_LEN + 1);
+    let long = select.replace("(i32.const 6)", &long);
     let worker = worker_of(&guest("", &long), quick()).await;
     let error = worker.select(&mut exchange).await.unwrap_err();
     assert!(
