@@ -88,7 +88,7 @@ fn config(
     let compiled = scratch.path().join(COMPILED);
     let mut text = format!(
         "runtime.cache-dir = \"{}\"\nadmin.bind = \"{admin}\"\n\
-         [listeners.http]\nbind = \"{http}\"\n\
+         [listeners.http]\nbind = \"{http}\"\nlimits.request-line = \"16KiB\"\n\
          [upstreams.app]\nendpoints = [\"{}\"]\n",
         compiled.display(),
         servers.app.addr
