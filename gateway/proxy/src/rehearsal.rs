@@ -29,26 +29,19 @@ use postern_core::route::redirect_location;
 use postern_core::route::rewrite;
 use postern_wasm::Exchange;
 use postern_wasm::exchange::ResponseHead;
-use tokio::sync::watch;
 
 use crate::Snapshot;
-use crate::access_log::writer::LogWriter;
 use crate::body::RequestBody;
 use crate::body::ResponseBody;
-use crate::callout;
 use crate::error::ProxyError;
-use crate::gateway::Phase;
-use crate::metrics::Metrics;
-use crate::overload::Overload;
 use crate::policy::Policy;
 use crate::policy::PolicyChain;
 use crate::policy::Verdict;
 use crate::response;
-use crate::snapshot::Published;
 use crate::snapshot::Rule;
+use crate::worker::Alone;
 use crate::worker::View;
 use crate::worker::Worker;
-use crate::worker::WorkerSetup;
 
 /// The request to rehearse, canonical.
 pub struct Given {
@@ -125,28 +118,15 @@ pub struct Sent {
 /// Runs the policies of the rule that answers `given`. `None` if none does. On a thread whose
 /// runtime runs local tasks.
 pub async fn rehearse(snapshot: Snapshot, given: Given) -> io::Result<Option<Rehearsal>> {
-    let log = LogWriter::start(None, Arc::default())?;
-    let metrics = Arc::new(Metrics::new(1));
-    let buffer = log.buffer(metrics.worker(0));
-    let (desk, orders) = callout::desk();
-    let (_phase, follow) = watch::channel(Phase::Serving { generation: 1 });
-    let worker = Worker::start(WorkerSetup {
-        index: 0,
-        published: Arc::new(Published::new(snapshot)),
-        metrics,
-        overload: Overload::start(1),
-        log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
-        phase: follow,
-        desk,
-        orders,
-    });
+    let alone = Alone::start(snapshot)?;
+    let worker = &alone.worker;
     let view = worker.view();
     debug_assert!(view.snapshot.config.access_log.format == AccessLogFormat::Off);
     let rule = view.snapshot.routes.find(&given.head);
     let Some(rule) = rule.and_then(|id| view.snapshot.rule(id)) else {
         return Ok(None);
     };
-    let mut stage = Stage::new(&worker, &view, rule, given);
+    let mut stage = Stage::new(worker, &view, rule, given);
     Ok(Some(stage.run().await))
 }
 

@@ -12,24 +12,16 @@ use postern_core::config::AccessLogFormat;
 use postern_core::config::upstream::EndpointSpec;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 
 use crate::Snapshot;
 use crate::access_log;
-use crate::access_log::writer::LogWriter;
-use crate::callout;
 use crate::connection;
 use crate::connection::Accepted;
 use crate::connection::Opened;
-use crate::gateway::Phase;
 use crate::listener::Listener;
 use crate::listener::Permit;
-use crate::metrics::Metrics;
-use crate::overload::Overload;
-use crate::snapshot::Published;
 use crate::stream::Stream;
-use crate::worker::Worker;
-use crate::worker::WorkerSetup;
+use crate::worker::Alone;
 
 /// Bytes that wait in one direction of a stream.
 const STREAM_BYTES: usize = 64 << 10;
@@ -50,11 +42,7 @@ pub(crate) fn connect(endpoint: &EndpointSpec) -> Option<DuplexStream> {
 }
 
 /// A worker on the current thread, which must run a `LocalRuntime`.
-pub struct MemoryWorker {
-    worker: Rc<Worker>,
-    _log: LogWriter,
-    _phase: watch::Sender<Phase>,
-}
+pub struct MemoryWorker(Alone);
 
 impl MemoryWorker {
     /// `upstream` gets the far end of each connection to an endpoint.
@@ -63,43 +51,24 @@ impl MemoryWorker {
         upstream: impl Fn(&EndpointSpec, DuplexStream) + 'static,
     ) -> io::Result<Self> {
         CONNECTOR.set(Some(Box::new(upstream)));
-        let log = LogWriter::start(snapshot.config.access_log.path.clone(), Arc::default())?;
-        let metrics = Arc::new(Metrics::new(1));
-        let buffer = log.buffer(metrics.worker(0));
-        let (desk, orders) = callout::desk();
-        let (phase, follow) = watch::channel(Phase::Serving { generation: 1 });
-        let worker = Worker::start(WorkerSetup {
-            index: 0,
-            published: Arc::new(Published::new(snapshot)),
-            metrics,
-            overload: Overload::start(1),
-            log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
-            phase: follow,
-            desk,
-            orders,
-        });
-        Ok(Self {
-            worker,
-            _log: log,
-            _phase: phase,
-        })
+        Ok(Self(Alone::start(snapshot)?))
     }
 
     /// A client's connection to the first listener by name, in clear text.
     pub fn connect(&self, is_h2: bool) -> io::Result<DuplexStream> {
-        let view = self.worker.view();
+        let view = self.0.worker.view();
         let listener = view.snapshot.listeners.first();
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
         let permit = self.permit(&listener)?;
         let peer = (Ipv4Addr::LOCALHOST, 1).into();
-        let accepted = Accepted::new(&self.worker, &listener, peer, permit);
+        let accepted = Accepted::new(&self.0.worker, &listener, peer, permit);
         let (ours, theirs) = tokio::io::duplex(STREAM_BYTES);
         let opened = Opened {
             stream: Stream::Memory(theirs),
             is_h2,
             tls: None,
         };
-        let worker = Rc::clone(&self.worker);
+        let worker = Rc::clone(&self.0.worker);
         tokio::task::spawn_local(connection::serve_opened(worker, listener, accepted, opened));
         Ok(ours)
     }
@@ -107,32 +76,32 @@ impl MemoryWorker {
     /// Serves a client's connection over a socket to the listener of this name, from its first
     /// byte on: with what stands in front of HTTP.
     pub fn accept(&self, listener: &str, stream: TcpStream) -> io::Result<()> {
-        let view = self.worker.view();
+        let view = self.0.worker.view();
         let mut listeners = view.snapshot.listeners.iter();
         let listener = listeners.find(|other| other.name.as_str() == listener);
         let listener = Arc::clone(listener.ok_or(io::ErrorKind::NotFound)?);
         let permit = self.permit(&listener)?;
         let peer = stream.peer_addr()?;
-        let worker = Rc::clone(&self.worker);
+        let worker = Rc::clone(&self.0.worker);
         tokio::task::spawn_local(connection::serve(worker, listener, stream, peer, permit));
         Ok(())
     }
 
     fn permit(&self, listener: &Listener) -> io::Result<Permit> {
         let limit = listener.spec.limits.connections;
-        let limits = &self.worker.view().snapshot.config.limits;
-        let permit = Permit::acquire(&listener.socket, limit, &self.worker.share, limits);
+        let limits = &self.0.worker.view().snapshot.config.limits;
+        let permit = Permit::acquire(&listener.socket, limit, &self.0.worker.share, limits);
         permit.ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
     }
 
     /// Connections of clients that are open.
     pub fn connections(&self) -> usize {
-        self.worker.connections.count()
+        self.0.worker.connections.count()
     }
 
     /// Connections that a panic has ended.
     pub fn panics(&self) -> u64 {
-        self.worker.stats.panics.value()
+        self.0.worker.stats.panics.value()
     }
 }
 

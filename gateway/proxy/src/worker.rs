@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,8 @@ use tokio::time::Instant;
 
 use crate::access_log::writer::FLUSH_INTERVAL;
 use crate::access_log::writer::LogBuffer;
+use crate::access_log::writer::LogWriter;
+use crate::callout;
 use crate::callout::Desk;
 use crate::callout::Orders;
 use crate::clock::Clock;
@@ -364,6 +367,39 @@ impl Worker {
         tokio::task::spawn_local(jobs.serve());
         worker.tick();
         worker
+    }
+}
+
+/// A worker without sockets, and what has to live as long.
+pub(crate) struct Alone {
+    pub(crate) worker: Rc<Worker>,
+    _log: LogWriter,
+    _phase: watch::Sender<Phase>,
+}
+
+impl Alone {
+    /// On the current thread, whose runtime runs local tasks.
+    pub(crate) fn start(snapshot: Snapshot) -> io::Result<Self> {
+        let log = LogWriter::start(snapshot.config.access_log.path.clone(), Arc::default())?;
+        let metrics = Arc::new(Metrics::new(1));
+        let buffer = log.buffer(metrics.worker(0));
+        let (desk, orders) = callout::desk();
+        let (phase, follow) = watch::channel(Phase::Serving { generation: 1 });
+        let worker = Worker::start(WorkerSetup {
+            index: 0,
+            published: Arc::new(Published::new(snapshot)),
+            metrics,
+            overload: Overload::start(1),
+            log: buffer.ok_or(io::ErrorKind::BrokenPipe)?,
+            phase: follow,
+            desk,
+            orders,
+        });
+        Ok(Self {
+            worker,
+            _log: log,
+            _phase: phase,
+        })
     }
 }
 
