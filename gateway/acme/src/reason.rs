@@ -1,0 +1,116 @@
+//! Why a certificate is not as it is wanted: one of a closed list.
+
+use std::fmt;
+
+/// Operators read it in messages, conditions, Events and labels of metrics: a name, once given,
+/// stays.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Reason {
+    /// The name, or what it is an alias of, does not exist.
+    DnsNotFound,
+    /// The name leads to addresses that are not the gateway's.
+    DnsElsewhere,
+    /// Some addresses of the name are the gateway's and some are not: the CA may pick any.
+    DnsMixed,
+    /// The name is an alias of itself, or of too many others.
+    DnsLoop,
+    /// No name server answered, or those that did failed.
+    DnsUnreachable,
+    /// CAA records (RFC 8659) allow other CAs.
+    CaaForbids,
+    /// The configuration does not let this issuer have the name.
+    PolicyDenied,
+    /// The CA asked for a pause.
+    RateLimited,
+    /// One more certificate would exceed what the CA allows, by our own count.
+    LedgerFull,
+    /// The CA wants an account bound to one of its customers, and none is configured.
+    EabRequired,
+    /// The CA refused the binding: unknown, wrong or used up.
+    EabRefused,
+    /// The CA locked the account, or wants something done in a browser.
+    AccountPaused,
+    /// Publishing a challenge failed.
+    SolverFailed,
+    /// The CA looked for a challenge and did not find it.
+    ValidationFailed,
+    /// The CA is at work, or an order is.
+    Processing,
+    /// The CA refused the order for a reason of its own.
+    OrderRefused,
+    /// The CA does not answer, or not as one.
+    IssuerUnreachable,
+    /// What the CA delivered is not what was asked for.
+    CertificateRefused,
+    /// State can be neither kept nor read.
+    StorageFailed,
+    /// Somebody else provides the certificate; it is served and not renewed.
+    ExternallyManaged,
+    /// The private key does not belong to the certificate.
+    KeyMismatch,
+    /// The certificate ends soon or has ended, and nothing renews it.
+    Expiring,
+}
+
+impl Reason {
+    /// All, in the order of the documentation.
+    pub const ALL: [Self; 22] = [
+        Self::DnsNotFound,
+        Self::DnsElsewhere,
+        Self::DnsMixed,
+        Self::DnsLoop,
+        Self::DnsUnreachable,
+        Self::CaaForbids,
+        Self::PolicyDenied,
+        Self::RateLimited,
+        Self::LedgerFull,
+        Self::EabRequired,
+        Self::EabRefused,
+        Self::AccountPaused,
+        Self::SolverFailed,
+        Self::ValidationFailed,
+        Self::Processing,
+        Self::OrderRefused,
+        Self::IssuerUnreachable,
+        Self::CertificateRefused,
+        Self::StorageFailed,
+        Self::ExternallyManaged,
+        Self::KeyMismatch,
+        Self::Expiring,
+    ];
+
+    /// As in messages, conditions and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DnsNotFound => "DnsNotFound",
+            Self::DnsElsewhere => "DnsElsewhere",
+            Self::DnsMixed => "DnsMixed",
+            Self::DnsLoop => "DnsLoop",
+            Self::DnsUnreachable => "DnsUnreachable",
+            Self::CaaForbids => "CaaForbids",
+            Self::PolicyDenied => "PolicyDenied",
+            Self::RateLimited => "RateLimited",
+            Self::LedgerFull => "LedgerFull",
+            Self::EabRequired => "EabRequired",
+            Self::EabRefused => "EabRefused",
+            Self::AccountPaused => "AccountPaused",
+            Self::SolverFailed => "SolverFailed",
+            Self::ValidationFailed => "ValidationFailed",
+            Self::Processing => "Processing",
+            Self::OrderRefused => "OrderRefused",
+            Self::IssuerUnreachable => "IssuerUnreachable",
+            Self::CertificateRefused => "CertificateRefused",
+            Self::StorageFailed => "StorageFailed",
+            Self::ExternallyManaged => "ExternallyManaged",
+            Self::KeyMismatch => "KeyMismatch",
+            Self::Expiring => "Expiring",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
