@@ -407,6 +407,7 @@ async fn serve_http2(
     let guarded = Guarded::new(
         stream,
         &http2,
+        limits.head_fields,
         &worker.clock,
         Rc::clone(&watch.wire),
         Arc::clone(&watch.signals),

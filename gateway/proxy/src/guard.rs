@@ -10,6 +10,7 @@
 //! Not here: whether a frame is valid. That is decided above, with the payload at hand.
 
 mod budget;
+mod fields;
 mod frames;
 mod goodbye;
 mod log;
@@ -91,6 +92,7 @@ impl Guarded {
     pub(crate) fn new(
         stream: Stream,
         limits: &Http2Limits,
+        head_fields: u32,
         clock: &Clock,
         wire: Rc<Wire>,
         signals: Arc<Signals>,
@@ -100,7 +102,7 @@ impl Guarded {
             wire,
             signals,
             clock: clock.clone(),
-            frames: Frames::new(limits),
+            frames: Frames::new(limits, head_fields),
             outbound: Outbound::default(),
         }
     }
@@ -322,8 +324,13 @@ impl<const KEPT: usize> Default for Cutter<KEPT> {
 
 impl<const KEPT: usize> Cutter<KEPT> {
     /// Takes bytes up to the next whole head with its kept part of the payload, and gives both.
-    /// `None`: the bytes are used up.
-    fn next(&mut self, bytes: &mut &[u8]) -> Option<(FrameHead, [u8; KEPT])> {
+    /// `None`: the bytes are used up. `payload` is shown what comes behind the kept part of the
+    /// frame before.
+    fn next(
+        &mut self,
+        bytes: &mut &[u8],
+        mut payload: impl FnMut(&[u8]),
+    ) -> Option<(FrameHead, [u8; KEPT])> {
         loop {
             if let Some(frame) = self.frame {
                 let wanted = KEPT.min(frame.length as usize);
@@ -339,7 +346,9 @@ impl<const KEPT: usize> Cutter<KEPT> {
                 self.kept_filled = 0;
                 return Some((frame, std::mem::replace(&mut self.kept, [0; KEPT])));
             }
-            self.rest -= take(bytes, self.rest).len();
+            let rest = take(bytes, self.rest);
+            self.rest -= rest.len();
+            payload(rest);
             if self.rest > 0 || bytes.is_empty() {
                 return None;
             }

@@ -234,7 +234,7 @@ async fn fields_are_counted_crumb_by_crumb() {
     let app = Recorder::start().await;
     let gateway = SetUp::new().start(&config(app.addr, "")).await;
     for name in ["cookie", "x-plain"] {
-        for (count, want) in [(100, 200), (101, 431), (400, 431)] {
+        for (count, want) in [(100, 200), (101, 431), (196, 431)] {
             let mut fields = request("GET", "/").to_vec();
             fields.extend(std::iter::repeat_n((name, &b"a=b"[..]), count));
             // One each: a status that is sent again is a reference to the first.
@@ -244,6 +244,37 @@ async fn fields_are_counted_crumb_by_crumb() {
             let outcome = connection.outcome(1).await;
             assert_eq!(outcome.status, Some(want), "{count} {name}: {outcome:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_far_too_many_fields_is_not_decoded() {
+    let app = Recorder::start().await;
+    let gateway = SetUp::new().start(&config(app.addr, "")).await;
+    for name in ["cookie", "x-plain"] {
+        // Twice what a request may have, its four pseudo-fields included, and one more.
+        let mut fields = request("GET", "/").to_vec();
+        fields.extend(std::iter::repeat_n((name, &b"a=b"[..]), 197));
+        let before = abuses(&gateway, "fields");
+        let mut connection = Connection::open(gateway.addr("http")).await;
+        connection
+            .send(&headers(1, END_STREAM | END_HEADERS, &fields))
+            .await;
+        is_calmed(connection, "fields").await;
+        assert_eq!(abuses(&gateway, "fields"), before + 1, "{name}");
+
+        // A field that is said once and named again by one byte each.
+        let mut bomb = block(&request("GET", "/"));
+        bomb.extend([0x40, name.len() as u8]);
+        bomb.extend(name.as_bytes());
+        bomb.push(0);
+        bomb.extend([0xbe; 400]);
+        let mut connection = Connection::open(gateway.addr("http")).await;
+        connection
+            .send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &bomb))
+            .await;
+        is_calmed(connection, "a bomb").await;
+        assert_eq!(abuses(&gateway, "fields"), before + 2, "{name}");
     }
 }
 

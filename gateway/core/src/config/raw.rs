@@ -266,7 +266,8 @@ pub(super) struct RawListenerLimits {
     /// Size of a request line, which is part of the head: method, target and version, as in "8KiB",
     /// which is the default. A longer one is answered 414.
     pub request_line: Option<Text>,
-    /// Fields of a request. Default: 100.
+    /// Fields of a request. Default: 100. More are answered 431; over HTTP/2, where one byte can stand
+    /// for a field, twice as many end the connection.
     pub head_fields: Option<At<i64>>,
     /// Open streams of one HTTP/2 connection. Default: 100.
     pub streams: Option<At<i64>>,

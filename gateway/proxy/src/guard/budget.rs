@@ -19,6 +19,8 @@ pub(crate) enum Abuse {
     WindowUpdates,
     #[error("too many CONTINUATION frames")]
     Continuations,
+    #[error("a request head of far too many fields")]
+    Fields,
     #[error("too many empty DATA frames")]
     EmptyData,
     #[error("a request head did not end in time")]
@@ -46,6 +48,7 @@ impl Abuse {
             Self::Priorities => "priorities",
             Self::WindowUpdates => "window-updates",
             Self::Continuations => "continuations",
+            Self::Fields => "fields",
             Self::EmptyData => "empty-data",
             Self::SlowHead => "slow-head",
             Self::Calm => "calm",

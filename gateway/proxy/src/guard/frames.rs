@@ -19,6 +19,7 @@ use super::SETTINGS;
 use super::WINDOW_UPDATE;
 use super::budget::Credit;
 use super::budget::Lately;
+use super::fields::Fields;
 use super::outbound::Sent;
 use super::take;
 use crate::clock::ticks;
@@ -26,6 +27,9 @@ use crate::clock::ticks;
 /// CONTINUATION frames of one field section. No setting: the implementation above stops at six,
 /// which hold more than any head may; this one does not depend on what it does.
 const MAX_CONTINUATIONS: u32 = 20;
+/// A head of more fields than a listener allows is answered 431; of so many times more, it ends the
+/// connection before it is decoded.
+const FIELDS_BEYOND: u32 = 2;
 /// Bytes that a client says first (RFC 9113, 3.4); what they are is checked above.
 const PREFACE: usize = 24;
 /// A client of good will updates a window for no less than this; Go's does for 4 KiB, for the
@@ -42,6 +46,8 @@ pub(super) struct Frames {
     preface: usize,
     is_greeted: bool,
     cutter: Cutter<1>,
+    fields: Fields,
+    max_fields: u32,
     is_head_open: bool,
     continuations: u32,
     empty_data: u32,
@@ -78,13 +84,16 @@ struct Open {
 }
 
 impl Frames {
-    pub(super) fn new(limits: &Http2Limits) -> Self {
+    /// `head_fields`: how many fields a request may have.
+    pub(super) fn new(limits: &Http2Limits, head_fields: u32) -> Self {
         Self {
             limits: *limits,
             window: ticks(limits.window),
             preface: PREFACE,
             is_greeted: false,
             cutter: Cutter::default(),
+            fields: Fields::default(),
+            max_fields: head_fields.saturating_mul(FIELDS_BEYOND),
             is_head_open: false,
             continuations: 0,
             empty_data: 0,
@@ -104,10 +113,15 @@ impl Frames {
     /// Takes what the client sent at `now`, in ticks.
     pub(super) fn feed(&mut self, mut bytes: &[u8], now: u64) -> Result<(), Abuse> {
         self.preface -= take(&mut bytes, self.preface).len();
-        while let Some((head, [first])) = self.cutter.next(&mut bytes) {
+        loop {
+            let fields = &mut self.fields;
+            let next = self.cutter.next(&mut bytes, |part| fields.feed(part));
+            let Some((head, [first])) = next else {
+                break;
+            };
             self.received(head, first, now)?;
         }
-        Ok(())
+        within(self.fields.count() <= self.max_fields, Abuse::Fields)
     }
 
     fn received(&mut self, head: FrameHead, first: u8, now: u64) -> Result<(), Abuse> {
@@ -118,6 +132,14 @@ impl Frames {
             ..
         } = self;
         let window = *window;
+        match head.kind {
+            HEADERS => {
+                within(self.fields.count() <= self.max_fields, Abuse::Fields)?;
+                self.fields.begin(head, first);
+            }
+            CONTINUATION => self.fields.go_on(head, first),
+            _ => self.fields.end(),
+        }
         let is_within = match head.kind {
             DATA => return self.data(head, first),
             HEADERS => {

@@ -25,7 +25,7 @@ pub(super) struct Outbound {
 
 impl Outbound {
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut each: impl FnMut(Sent)) {
-        while let Some((head, kept)) = self.cutter.next(&mut bytes) {
+        while let Some((head, kept)) = self.cutter.next(&mut bytes, |_| {}) {
             let [a, b, c, d, e, f, g, h] = kept;
             let code = match head.kind {
                 RST_STREAM => u32::from_be_bytes([a, b, c, d]),

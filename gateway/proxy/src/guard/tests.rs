@@ -6,6 +6,7 @@ use super::outbound::Outbound;
 use super::*;
 
 const WINDOW: u64 = 500;
+const FIELDS: u32 = 100;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut bytes = (payload.len() as u32).to_be_bytes()[1..].to_vec();
@@ -16,7 +17,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn greeted() -> Frames {
-    let mut frames = Frames::new(&Http2Limits::default());
+    let mut frames = Frames::new(&Http2Limits::default(), FIELDS);
     frames.feed(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).unwrap();
     assert!(!frames.is_greeted());
     frames
@@ -39,7 +40,7 @@ fn each_budget_is_let_through_and_not_one_more() {
         let head = frame(HEADERS, END_HEADERS | END_STREAM, ids(index), b"\x82");
         [head, frame(RST_STREAM, 0, ids(index), &[0, 0, 0, 8])].concat()
     };
-    let cases: [(&str, &dyn Fn(u32) -> Vec<u8>, u32, Abuse); 10] = [
+    let cases: [(&str, &dyn Fn(u32) -> Vec<u8>, u32, Abuse); 11] = [
         ("rapid reset", &open_and_reset, 50, Abuse::Resets),
         (
             "resets of nothing",
@@ -83,6 +84,15 @@ fn each_budget_is_let_through_and_not_one_more() {
             &|_| frame(CONTINUATION, 0, 1, b""),
             20,
             Abuse::Continuations,
+        ),
+        (
+            "fields, in one section",
+            &|index| {
+                let kind = if index == 0 { HEADERS } else { CONTINUATION };
+                frame(kind, 0, 1, &[0x82; 20])
+            },
+            10,
+            Abuse::Fields,
         ),
         (
             "empty data",
@@ -198,7 +208,7 @@ fn frames_are_found_wherever_the_bytes_are_cut() {
     ]
     .concat();
     for step in 1..=bytes.len() {
-        let mut frames = Frames::new(&Http2Limits::default());
+        let mut frames = Frames::new(&Http2Limits::default(), FIELDS);
         let mut was_open = false;
         for part in bytes.chunks(step) {
             frames.feed(part, 0).unwrap();
