@@ -19,9 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import budgets
 import check
 import peers as proxies
 import report
+from changes import Changes, ChangesFailed
 from load import HOST, SCENARIOS, Load, LoadFailed
 from process import Process, StartFailed, core_busy_seconds, free_ports
 
@@ -46,10 +48,10 @@ class Sample:
     errors: dict
 
 
-def measure(process, load, scenario, site, seconds, core):
+def measure(process, load, scenario, site, seconds, core, rate=None):
     """Runs the load once and relates its requests to the CPU time that the proxy spent."""
     core_before, before, start = core_busy_seconds(core), process.cpu_seconds(), time.monotonic()
-    result = load.run(scenario, site, seconds)
+    result = load.run(scenario, site, seconds, rate)
     spent, elapsed = process.cpu_seconds() - before, time.monotonic() - start
     others = core_busy_seconds(core) - core_before - spent
     if not result.requests:
@@ -78,6 +80,7 @@ class Contender:
         self.samples = []
         self.notes = []
         self.requests = 0
+        self.rate = None
 
     def start(self):
         command = self.peer.command(self.peer.program, self.site)
@@ -85,7 +88,7 @@ class Contender:
         own_output = self.peer.name != "haproxy"
         output = self.site.folder / "output" if own_output else self.site.access_log
         self.process = Process(self.peer.name, command.argv, self.core, output, command.env)
-        if self.peer.name == "postern":
+        if self.peer.is_gateway:
             port, path = self.site.admin_port, "/ready"
         else:
             port, path = self.site.http_port, "/"
@@ -109,11 +112,17 @@ class Contender:
             self.complain(f"the check could not be made: {error!r}")
 
     def run_round(self, load, scenario, seconds, keep=True):
+        changes = Changes(self.site) if self.peer.is_changing else contextlib.nullcontext()
         try:
-            sample = measure(self.process, load, scenario, self.site, seconds, self.core)
-        except LoadFailed as error:
+            with changes:
+                sample = measure(
+                    self.process, load, scenario, self.site, seconds, self.core, self.rate
+                )
+        except (LoadFailed, ChangesFailed) as error:
             self.complain(str(error))
             sample = None
+        if sample and not keep and scenario.pace:
+            self.rate = sample.rate * scenario.pace
         if keep:
             self.samples.append(sample)
         if sample:
@@ -136,7 +145,7 @@ def run_scenario(scenario, peers, setting, options):
     contenders = []
     with contextlib.ExitStack() as stack:
         for peer in peers:
-            site = setting.site(peer.name, scenario, options)
+            site = setting.site(peer, scenario, options)
             contender = Contender(peer, site, options.proxy_core)
             contenders.append(contender)
             try:
@@ -187,13 +196,17 @@ class Setting:
             self.upstream.stop()
             raise
 
-    def site(self, name, scenario, options):
+    def site(self, peer, scenario, options):
         if not scenario.policy:
-            return self._site(name)
-        return self._site(name, gateway_plugin=options.plugin, envoy_filter=ENVOY_FILTER)
+            return self._site(peer.name, **peer.setting)
+        programs = {"gateway_plugin": options.plugin, "envoy_filter": ENVOY_FILTER}
+        return self._site(peer.name, **programs, **peer.setting)
+
+    def alone(self, name):
+        return self._site(f"alone-{name}")
 
     def _site(self, name, **policy):
-        folder = self.folder / name
+        folder = self.folder / name.replace(", ", "-").replace(" ", "-")
         folder.mkdir()
         http, https, admin = free_ports(3)
         return proxies.Site(
@@ -219,13 +232,21 @@ def make_certificate(folder):
 
 
 def peers_for(scenario, peers, options):
-    """Leaves out, aloud, the peers that lack what the scenario needs."""
+    """Those that take part; leaves out, aloud, the ones that lack what the scenario needs."""
+    gateway = [peer for peer in peers if peer.is_gateway]
+    if scenario.hosts:
+        many = [each.variant(f"{scenario.hosts} hosts", hosts=scenario.hosts) for each in gateway]
+        return gateway + many
+    if scenario.name == "reload":
+        peers = gateway + [each.variant("changing", is_changing=True) for each in gateway]
     if not scenario.policy:
         return peers
+    if scenario.name == "h1-policy":
+        peers = peers + [each.variant("fresh instances", fresh_instances=True) for each in gateway]
     policies = {"postern": options.plugin, "envoy": ENVOY_FILTER}
     able = []
     for peer in peers:
-        wasm = policies.get(peer.name)
+        wasm = policies.get("postern" if peer.is_gateway else peer.name)
         if peer.has_policy and not (wasm and wasm.is_file()):
             say(f"!! {scenario.name}: no Wasm policy for {peer.name}, so it is left out")
         else:
@@ -238,7 +259,7 @@ def say(text):
 
 
 def arguments():
-    names = [scenario.name for scenario in SCENARIOS]
+    names = [*(scenario.name for scenario in SCENARIOS), "alone"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4, help="of load a peer and round")
@@ -281,7 +302,7 @@ def main():
 
     facts = report.machine_facts(peers, missing, options)
     say(facts)
-    results = []
+    results, alone = [], None
     with tempfile.TemporaryDirectory(prefix="postern-bench-") as folder:
         os.chmod(folder, 0o755)
         setting = Setting(Path(folder), options)
@@ -290,11 +311,14 @@ def main():
                 if scenario.name in options.scenario:
                     able = peers_for(scenario, peers, options)
                     results.append((scenario, run_scenario(scenario, able, setting, options)))
+            if gateway and "alone" in options.scenario:
+                alone = budgets.Alone.measure(gateway, setting, options)
         finally:
             setting.upstream.stop()
 
     tables = [report.scenario_table(scenario, rows) for scenario, rows in results]
-    text = "\n\n".join([facts, *tables, report.summary_table(results)]) + "\n"
+    tables += [report.summary_table(results), budgets.table(results, alone)]
+    text = "\n\n".join([facts, *tables]) + "\n"
     say("\n" + text)
     if options.output:
         options.output.write_text(text)

@@ -56,9 +56,18 @@ class Scenario:
     path: str = "/api/v1/item"
     connections: int = 64
     policy: bool = False
+    # Of the rate that the same proxy reaches when each connection asks again at once.
+    pace: float | None = None
+    # Requests go round this many host names; 0: one name.
+    hosts: int = 0
+    # Whose figures the others are divided by.
+    reference: str = "nginx"
 
 
 H2_STREAMS = 16
+HOSTS = 10_000
+# Of those, the ones that the load asks for: enough to miss every cache that is worth its name.
+HOSTS_ASKED = 2_000
 SCENARIOS = [
     Scenario("h1", "HTTP/1.1 keep-alive, cleartext, 1 KiB", "wrk", tls=False),
     Scenario("tls-h1", "HTTP/1.1 keep-alive over TLS 1.3, 1 KiB", "wrk", tls=True),
@@ -85,6 +94,29 @@ SCENARIOS = [
         connections=16,
     ),
     Scenario("h1-policy", "`h1` with the header policy in Wasm", "wrk", tls=False, policy=True),
+    Scenario(
+        "h1-paced",
+        "`h1` at a steady rate, 70 % of what each proxy can do",
+        "h2load",
+        tls=False,
+        pace=0.7,
+    ),
+    Scenario(
+        "hosts",
+        f"`h1` over {HOSTS:,} host names: one route for all, or one each with three rules",
+        "wrk",
+        tls=False,
+        hosts=HOSTS,
+        reference="postern",
+    ),
+    Scenario(
+        "reload",
+        "`h1` while the configuration, and then the plugin, changes every 100 ms",
+        "wrk",
+        tls=False,
+        policy=True,
+        reference="postern",
+    ),
 ]
 
 
@@ -109,14 +141,15 @@ class Load:
         openssl.write_text(OPENSSL_CONFIG)
         self.env = {"OPENSSL_CONF": str(openssl), "BENCH_HEADERS": str(self.headers)}
 
-    def run(self, scenario, site, seconds):
+    def run(self, scenario, site, seconds, rate=None):
+        """`rate`: requests a second of all connections together; as fast as they go if None."""
         port = site.https_port if scenario.tls else site.http_port
         url = f"{'https' if scenario.tls else 'http'}://{HOST}:{port}{scenario.path}"
         match scenario.tool:
             case "wrk":
                 return self._wrk(scenario, url, seconds)
             case "h2load":
-                return self._h2load(scenario, url, port, seconds)
+                return self._h2load(scenario, url, port, seconds, rate)
             case "handshake":
                 return self._handshake(scenario, port, seconds)
 
@@ -129,7 +162,8 @@ class Load:
 
     def _wrk(self, scenario, url, seconds):
         argv = ["wrk", "-t1", f"-c{scenario.connections}", f"-d{seconds}s"]
-        text = self._tool([*argv, "-s", HERE / "wrk.lua", url], seconds + 30)
+        env = {"BENCH_HOSTS": str(min(scenario.hosts, HOSTS_ASKED))}
+        text = self._tool([*argv, "-s", HERE / "wrk.lua", url], seconds + 30, env)
         found = re.search(r"^BENCH (.*)$", text, re.MULTILINE)
         if not found:
             raise LoadFailed(f"wrk reported nothing: {text}")
@@ -139,10 +173,14 @@ class Load:
         argv = [sys.executable, HERE / "handshake.py", HOST, port, scenario.path, self.headers]
         return _result(json.loads(self._tool([*argv, seconds, scenario.connections], seconds + 30)))
 
-    def _h2load(self, scenario, url, port, seconds):
+    def _h2load(self, scenario, url, port, seconds, rate):
         log = self.folder / "h2load.log"
         log.unlink(missing_ok=True)
-        argv = ["h2load", "-t1", f"-c{scenario.connections}", f"-m{H2_STREAMS}", f"-D{seconds}"]
+        # Without TLS only the paced scenario, which is about HTTP/1.
+        version = [f"-m{H2_STREAMS}"] if scenario.tls else ["--h1", "-m1"]
+        argv = ["h2load", "-t1", f"-c{scenario.connections}", *version, f"-D{seconds}"]
+        if rate:
+            argv.append(f"--rps={rate / scenario.connections:.3f}")
         argv += [f"--connect-to=127.0.0.1:{port}", f"--log-file={log}"]
         argv += [part for line in HEADERS for part in ("-H", line)]
         text = self._tool([*argv, url], seconds + 30)
@@ -162,11 +200,11 @@ class Load:
             "bad_status": sum(int(count) for count in statuses.groups()[1:]),
             "failed": failed,
             "timeout": timeout,
-            "not_http2": 0 if "Application protocol: h2" in text else 1,
+            "not_http2": int(scenario.tls and "Application protocol: h2" not in text),
         }
         return _result(result)
 
-    def _tool(self, argv, limit):
+    def _tool(self, argv, limit, env=None):
         def in_child():
             os.sched_setaffinity(0, {self.core})
 
@@ -177,7 +215,7 @@ class Load:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env={**os.environ, **self.env},
+                env={**os.environ, **self.env, **(env or {})},
                 preexec_fn=in_child,
                 timeout=limit,
             )

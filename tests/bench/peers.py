@@ -10,11 +10,12 @@ import pwd
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 HUGE = 1_000_000_000
 UPSTREAM_IDLE_CONNECTIONS = 256
+GATEWAY_CONFIG = "postern.toml"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Site:
     # The programs that the header policy runs as; None outside `h1-policy`.
     gateway_plugin: Path | None = None
     envoy_filter: Path | None = None
+    # The gateway alone: host names with a route each, and an instance of its plugin for each request.
+    hosts: int = 0
+    fresh_instances: bool = False
 
     @property
     def access_log(self):
@@ -55,6 +59,19 @@ class Peer:
     version_arguments: list
     command: object  # (program, Site) -> Command
     has_policy: bool
+    # What its Site has that is another's by default, as in Site.
+    setting: dict = field(default_factory=dict)
+    # Its configuration changes while it is measured.
+    is_changing: bool = False
+
+    def variant(self, suffix, is_changing=False, **setting):
+        """The same program, set otherwise."""
+        name = f"{self.name}, {suffix}"
+        return replace(self, name=name, setting=setting, is_changing=is_changing)
+
+    @property
+    def is_gateway(self):
+        return self.command is postern
 
     def version(self):
         run = subprocess.run(
@@ -76,6 +93,7 @@ def postern_config(site):
         plugin = f"""
 [plugins.headers]
 source = "{site.gateway_plugin}"
+isolation = "{'request' if site.fresh_instances else 'plugin'}"
 
 [plugins.headers.config]
 request = [
@@ -113,13 +131,23 @@ key-file = "{site.key}"
 endpoints = ["127.0.0.1:{site.upstream_port}"]
 idle-connections = {UPSTREAM_IDLE_CONNECTIONS}
 {plugin}
-[[routes]]
-rules = [ {{ upstream = "bench"{policies} }} ]
+{postern_routes(site, policies)}
 """
 
 
+def postern_routes(site, policies):
+    if not site.hosts:
+        return f'[[routes]]\nrules = [ {{ upstream = "bench"{policies} }} ]'
+    paths = ["/", "/api", "/api/v2"]
+    rules = ", ".join(f'{{ path.prefix = "{path}", upstream = "bench" }}' for path in paths)
+    return "\n".join(
+        f'[[routes]]\nhosts = ["host-{number}.example"]\nrules = [{rules}]'
+        for number in range(1, site.hosts + 1)
+    )
+
+
 def postern(program, site):
-    config = site.write("postern.toml", postern_config(site))
+    config = site.write(GATEWAY_CONFIG, postern_config(site))
     return Command([program, "run", "--config", config])
 
 

@@ -7,18 +7,17 @@ import statistics
 import subprocess
 from pathlib import Path
 
-REFERENCE = "nginx"
 # Others on the proxy's core take its caches and its turns, and so raise its CPU time as well.
 QUIET_SHARE = 0.05
 
 
 def scenario_table(scenario, rows):
     """`rows`: a list of (peer, samples, notes); a sample is None for a round that failed."""
-    reference = next((samples for peer, samples, _ in rows if peer.name == REFERENCE), [])
+    reference = samples_of(rows, scenario.reference)
     lines = [
         f"### {scenario.name}: {scenario.about}",
         "",
-        "| peer | requests/s | p50 ms | p99 ms | CPU µs/request | CPU ÷ nginx (range) "
+        f"| peer | requests/s | p50 ms | p99 ms | CPU µs/request | CPU ÷ {scenario.reference} (range) "
         "| proxy on core | others on core | RSS MiB | errors |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
@@ -36,6 +35,10 @@ def scenario_table(scenario, rows):
             "proxy's core (median of all rounds), so the figures are too high and the ratios rough.",
         ]
     return "\n".join(lines)
+
+
+def samples_of(rows, name):
+    return next((samples for peer, samples, _ in rows if peer.name == name), [])
 
 
 def _label(scenario, peer):
@@ -69,9 +72,13 @@ def _figures(samples, reference):
 
 
 def cpu_ratios(samples, reference):
-    """CPU a request over that of nginx in the same round, for the rounds that have both."""
+    """CPU a request over that of the reference in the same round, for the rounds that have both."""
+    return ratios(samples, reference, lambda sample: sample.cpu_us)
+
+
+def ratios(samples, reference, value):
     pairs = zip(samples, reference, strict=False)
-    return [mine.cpu_us / nginx.cpu_us for mine, nginx in pairs if mine and nginx]
+    return [value(mine) / value(other) for mine, other in pairs if mine and other]
 
 
 def _errors(samples):
@@ -88,6 +95,7 @@ def _errors(samples):
 
 def summary_table(results):
     """CPU a request over nginx, one row a peer and one column a scenario."""
+    results = [each for each in results if each[0].reference == "nginx"]
     names = list(dict.fromkeys(peer.name for _, rows in results for peer, _, _ in rows))
     lines = [
         "### CPU a request ÷ nginx, all scenarios",
@@ -99,7 +107,7 @@ def summary_table(results):
         cells = []
         for _, rows in results:
             by_name = {peer.name: samples for peer, samples, _ in rows}
-            ratios = cpu_ratios(by_name.get(name, []), by_name.get(REFERENCE, []))
+            ratios = cpu_ratios(by_name.get(name, []), by_name.get("nginx", []))
             cells.append(f"{statistics.median(ratios):.2f}" if ratios else "-")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 -- The request that wrk sends, and its result as one line of JSON.
 --
 -- The request is the same every time, so it is only described here: with a `request` function wrk
--- would build it anew each time and the load would cost more than the proxies.
+-- would build it anew each time and the load would cost more than the proxies. Where host names are
+-- asked for in turn, every request is built before the first is sent.
 
 wrk.method = "GET"
 wrk.headers["Connection"] = "keep-alive"
@@ -9,6 +10,23 @@ wrk.headers["Connection"] = "keep-alive"
 for line in io.lines(os.getenv("BENCH_HEADERS")) do
   local name, value = line:match("^([^:]+): (.+)$")
   wrk.headers[name] = value
+end
+
+local hosts = tonumber(os.getenv("BENCH_HOSTS") or "0")
+if hosts > 0 then
+  local requests, turn = {}, 0
+
+  function init(args)
+    for number = 1, hosts do
+      wrk.headers["Host"] = string.format("host-%d.example", number)
+      requests[number] = wrk.format()
+    end
+  end
+
+  function request()
+    turn = turn % hosts + 1
+    return requests[turn]
+  end
 end
 
 function done(summary, latency, requests)
