@@ -1,5 +1,7 @@
 //! Translation as a whole: what becomes of requests, and what is said about objects.
 
+mod again;
+mod backends;
 mod isolation;
 mod order;
 mod paths;

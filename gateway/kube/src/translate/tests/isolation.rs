@@ -15,7 +15,7 @@ use rcgen::generate_simple_self_signed;
 use super::*;
 
 /// A certificate and its key, in base64.
-fn pair(host: &str) -> (String, String) {
+pub(super) fn pair(host: &str) -> (String, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let encode = |text: String| STANDARD.encode(text);
