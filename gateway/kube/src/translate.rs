@@ -13,6 +13,7 @@ mod backend;
 mod class;
 mod group;
 mod memory;
+mod nginx;
 mod policy;
 mod rules;
 mod seen;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use postern_core::config::Config;
 use postern_core::config::KubernetesSpec;
-use postern_core::config::kubernetes::EndpointMode;
+use postern_core::config::PolicySpec;
 use postern_core::config::problem::Severity;
 use postern_core::name::CertificateName;
 use postern_core::name::PolicyName;
@@ -38,8 +39,10 @@ use crate::object::ObjectRef;
 use crate::object::Reason;
 use crate::record::Address;
 use crate::record::Ingress;
+use backend::Wish;
 use memory::Known;
 use memory::Memory;
+use nginx::Nginx;
 
 /// What a translation depends on beside the cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -138,6 +141,8 @@ struct Piece {
     services: Vec<ObjectName>,
     upstreams: Vec<UpstreamName>,
     policies: Vec<ObjectName>,
+    /// Policies that no object but this is.
+    own: Vec<(PolicyName, PolicySpec)>,
 }
 
 impl Piece {
@@ -161,8 +166,10 @@ struct Owned<'c> {
     ingress: &'c Ingress,
     /// `None`: one of them is not to be had, and every request is refused.
     policies: Option<Vec<PolicyName>>,
-    /// Where requests for Services go that say nothing about it.
-    endpoints: Option<EndpointMode>,
+    /// How Services are asked for, where they do not say it.
+    wish: Wish,
+    /// What its annotations for ingress-nginx come to.
+    nginx: Nginx,
 }
 
 impl Owned<'_> {

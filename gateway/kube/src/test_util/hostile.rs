@@ -508,12 +508,12 @@ fn guarded() -> Vec<(String, String, &'static str)> {
             refused,
         ),
         (
-            nginx("whitelist-source-range", "10.0.0.0/8"),
+            nginx("whitelist-source-range", "10.0.0.0/8 everybody"),
             "keeps requests out",
             refused,
         ),
         (
-            nginx("denylist-source-range", "0.0.0.0/0"),
+            nginx("denylist-source-range", "\"1.2.3.4\\n} allow all\""),
             "keeps requests out",
             refused,
         ),
@@ -533,7 +533,7 @@ fn guarded() -> Vec<(String, String, &'static str)> {
         ),
         (nginx("canary", "'true'"), "serves nothing", "nothing"),
         (
-            nginx("proxy-body-size", "8m"),
+            nginx("proxy-body-size", "8mm"),
             "has no effect",
             "evil/web:80",
         ),

@@ -6,7 +6,7 @@ use super::Fault;
 use crate::object::Reason;
 
 const OURS: &str = "postern.dev/";
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Ours.
 const KNOWN: [&str; 2] = ["endpoints", "policies"];
 /// Of ingress-nginx: beginnings of those that decide who may pass. An application behind one of

@@ -72,8 +72,17 @@ pub(super) struct Ports {
     pub(super) held: Option<ObjectRef>,
 }
 
-/// A port, and where requests for it go if its Service does not say.
-type Asked = (PortRef, Option<EndpointMode>);
+/// A port, and how it is asked for.
+type Asked = (PortRef, Wish);
+
+/// What is wanted of a Service beside its port.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Wish {
+    /// Where requests go if the Service does not say.
+    pub(super) endpoints: Option<EndpointMode>,
+    /// How its pods are spoken to, whatever the Service says.
+    pub(super) protocol: Option<AppProtocol>,
+}
 
 pub(super) struct Found {
     pub(super) spec: Arc<UpstreamSpec>,
@@ -103,18 +112,18 @@ impl Pass<'_> {
         namespace: &Arc<str>,
         service: &Arc<str>,
         port: &PortRef,
-        mode: Option<EndpointMode>,
+        wish: Wish,
     ) -> Result<UpstreamName, Fault> {
         let name = ObjectName {
             namespace: Arc::clone(namespace),
             name: Arc::clone(service),
         };
         let known = self.known.upstreams.ports.get(&name);
-        let is_it = |(known, known_mode): &Asked| known == port && *known_mode == mode;
+        let is_it = |(known, known_wish): &Asked| known == port && *known_wish == wish;
         let known = known.and_then(|ports| ports.found.iter().find(|(known, _)| is_it(known)));
         let found = match known {
             Some((_, found)) => found.clone(),
-            None => self.ask(&name, (port.clone(), mode)),
+            None => self.ask(&name, (port.clone(), wish)),
         };
         let ports = self.known.upstreams.ports.get(&name);
         let held = ports.and_then(|ports| ports.held.clone());
@@ -155,7 +164,7 @@ impl Pass<'_> {
         &mut self,
         name: &ObjectName,
         port: &PortRef,
-        mode: Option<EndpointMode>,
+        wish: Wish,
     ) -> Result<UpstreamName, Fault> {
         let Some(service) = self.cluster.services.get(name) else {
             let message = format!("there is no Service '{}' in this namespace", name.name);
@@ -168,14 +177,21 @@ impl Pass<'_> {
         let port = find_port(service, port, name)?;
         // The Service's author knows it best; then who forwards to it.
         let usual = service.endpoints.unwrap_or(self.settings.spec.endpoints);
-        let mode = service.endpoints.or(mode).unwrap_or(usual);
+        let mode = service.endpoints.or(wish.endpoints).unwrap_or(usual);
         let is_external = matches!(service.target, Target::External(_));
         let suffix = match mode {
             _ if mode == usual || is_external => "",
             EndpointMode::Pods => ":pods",
             EndpointMode::Service => ":service",
         };
-        let text = format!("{name}:{}{suffix}", port.number);
+        let protocol = wish.protocol.unwrap_or(port.protocol);
+        let protocol_suffix = match protocol {
+            protocol if protocol == port.protocol => "",
+            AppProtocol::Http => ":http",
+            AppProtocol::H2c => ":h2c",
+            AppProtocol::Https => ":https",
+        };
+        let text = format!("{name}:{}{suffix}{protocol_suffix}", port.number);
         let upstream = UpstreamName::parse(&text).map_err(|error| {
             // Names that the API server takes are names here too.
             let message = format!("{} is no name: {error}", quote(&text));
@@ -184,7 +200,7 @@ impl Pass<'_> {
         if self.is_known(name, &upstream) {
             return Ok(upstream);
         }
-        let (tls, held) = match port.protocol {
+        let (tls, held) = match protocol {
             AppProtocol::Http | AppProtocol::H2c => (None, None),
             AppProtocol::Https => {
                 let (tls, held) = self.backend_tls(name, service)?;
@@ -205,7 +221,7 @@ impl Pass<'_> {
             _ => Ok(self.endpoints(name, service, port)),
         };
         let problems = std::mem::replace(&mut self.out.problems, others);
-        let spec = spec(endpoints?, port.protocol, tls);
+        let spec = spec(endpoints?, protocol, tls);
         let Upstreams { found, before, .. } = &mut self.known.upstreams;
         let known = found.get(&upstream).or_else(|| before.get(&upstream));
         let spec = match known {

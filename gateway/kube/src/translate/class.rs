@@ -11,6 +11,8 @@ use super::Owned;
 use super::Pass;
 use super::Settings;
 use super::annotation::CANARY;
+use super::backend::Wish;
+use super::nginx::Nginx;
 use crate::object::GROUP;
 use crate::object::Kind;
 use crate::object::ObjectName;
@@ -51,11 +53,16 @@ impl<'c> Pass<'c> {
         if self.is_canary(name, ingress) {
             return None;
         }
+        let nginx = Nginx::read(name, ingress);
         Some(Owned {
             name,
             ingress,
-            endpoints: self.endpoints_of(name, ingress).or(class.endpoints),
-            policies: self.policies_of(name, ingress, class.policies.as_deref()),
+            wish: Wish {
+                endpoints: self.endpoints_of(name, ingress).or(class.endpoints),
+                protocol: nginx.protocol,
+            },
+            policies: self.policies_of(name, ingress, class.policies.as_deref(), &nginx),
+            nginx,
         })
     }
 

@@ -322,6 +322,10 @@ impl Memory {
         for group in self.groups.values() {
             config.routes.extend(group.routes.iter().cloned());
             problems.extend(group.piece.problems.iter().cloned());
+            for (name, spec) in &group.piece.own {
+                config.policies.insert(name.clone(), spec.clone());
+                config.expendable.insert(name.clone());
+            }
             for (secret, hosts) in &group.served {
                 let all = served.entry(secret.clone()).or_default();
                 all.extend(hosts.iter().cloned());

@@ -16,6 +16,8 @@ use super::Fault;
 use super::Pass;
 use super::Piece;
 use super::annotation;
+use super::backend::Wish;
+use super::nginx::Nginx;
 use crate::object::Kind;
 use crate::object::ObjectName;
 use crate::object::ObjectRef;
@@ -45,6 +47,7 @@ impl<'c> Pass<'c> {
         name: &'c ObjectName,
         ingress: &'c Ingress,
         of_class: Option<&[ObjectName]>,
+        nginx: &Nginx,
     ) -> Option<Vec<PolicyName>> {
         let object = || ObjectRef {
             kind: Kind::Ingress,
@@ -71,7 +74,20 @@ impl<'c> Pass<'c> {
                 self.problem(object(), "spec.ingressClassName", fault);
             }
         }
+        for (part, spec) in &nginx.policies {
+            // No object has a colon in its name.
+            let text = format!("{name}:{part}");
+            let Ok(policy) = PolicyName::parse(&text) else {
+                is_whole = false;
+                continue;
+            };
+            self.out.own.push((policy.clone(), spec.clone()));
+            policies.push(policy);
+        }
         for (key, value) in &ingress.annotations {
+            if nginx.has_taken(key) {
+                continue;
+            }
             let field = format!("metadata.annotations[{key}]");
             if **key == *POLICIES {
                 for result in self.annotated(name, value) {
@@ -252,7 +268,7 @@ impl<'c> Pass<'c> {
             }
         }
         for (service, port) in &custom.services {
-            let found = self.upstream(&name.namespace, service, port, None);
+            let found = self.upstream(&name.namespace, service, port, Wish::default());
             found.map_err(|fault| ("spec", fault))?;
         }
         Ok(spec)

@@ -380,7 +380,9 @@ impl<'c> Pass<'c> {
                 None => ActionSpec::Refuse(Refusal::Backend),
             };
             let policies = owned.policies.clone().unwrap_or_default();
-            rules.push(rule(wish.matches.to_match(), action, policies));
+            let mut rule = rule(wish.matches.to_match(), action, policies);
+            rule.rewrite = owned.nginx.rewrite_of(wish.matches.key().1);
+            rules.push(rule);
         }
         if rules.is_empty() {
             return;
@@ -399,7 +401,7 @@ impl<'c> Pass<'c> {
         let fault = match backend {
             // Asked first, so that the object's problems are all known.
             Backend::Service { name, port } => {
-                match self.upstream(&owned.name.namespace, name, port, owned.endpoints) {
+                match self.upstream(&owned.name.namespace, name, port, owned.wish) {
                     Ok(_) if owned.policies.is_none() => {
                         return ActionSpec::Refuse(Refusal::Policy);
                     }
