@@ -4,7 +4,6 @@
 use postern_core::config::PolicySpec;
 use postern_core::config::route::RewriteSpec;
 use postern_core::config::upstream::UpstreamProtocol;
-
 use serde_json::json;
 
 use super::*;
@@ -56,7 +55,7 @@ fn what_a_policy_can_say_becomes_that_policy() {
         ),
         (&[("proxy-body-size", "8m")], "", &["body-size 8388608"]),
         (&[("proxy-body-size", "10K")], "", &["body-size 10240"]),
-        (&[("proxy-body-size", "100")], "", &["body-size 100"]),
+        (&[("proxy-body-size", "2048")], "", &["body-size 2048"]),
         (&[("proxy-body-size", "0")], "", &[]),
         (
             &[("whitelist-source-range", "10.0.0.0/8, 192.0.2.1")],
