@@ -148,6 +148,9 @@ async fn problems(site: &Site) -> Result<f64, String> {
 
 /// Of what a test says, the part that stands in one field of a log line.
 fn message(said: &str) -> &str {
+    if said.starts_with("write ") {
+        return said;
+    }
     let message = said.rsplit(": ").next().unwrap_or(said);
     message.split(" (").next().unwrap_or(message)
 }

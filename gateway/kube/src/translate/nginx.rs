@@ -25,6 +25,8 @@ const CORS_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
 const CORS_HEADERS: &str = "DNT, Keep-Alive, User-Agent, X-Requested-With, If-Modified-Since, \
                             Cache-Control, Content-Type, Range, Authorization";
 const CORS_MAX_AGE: u32 = 1_728_000;
+/// No browser remembers longer, whatever it is told.
+const LONGEST_MAX_AGE: u32 = 24 * 60 * 60;
 /// Items of one list.
 const MAX_ITEMS: usize = 1000;
 
@@ -173,7 +175,7 @@ impl Nginx {
             "methods": list(&text("cors-allow-methods", CORS_METHODS)),
             "headers": list(&text("cors-allow-headers", CORS_HEADERS)),
             "credentials": !is_open && text("cors-allow-credentials", "true") == "true",
-            "max-age": format!("{age}s"),
+            "max-age": format!("{}s", age.clamp(1, LONGEST_MAX_AGE)),
         });
         if let Some(fields) = said.get("cors-expose-headers") {
             spec["expose"] = json!(list(fields));

@@ -75,7 +75,7 @@ fn what_a_policy_can_say_becomes_that_policy() {
             "",
             &["ip-access - ::/0"],
         ),
-        (&[("enable-cors", "true")], "", &["cors * false 1728000"]),
+        (&[("enable-cors", "true")], "", &["cors * false 86400"]),
         (
             &[
                 ("enable-cors", "true"),
@@ -92,7 +92,7 @@ fn what_a_policy_can_say_becomes_that_policy() {
                 ("cors-allow-credentials", "false"),
             ],
             "",
-            &["cors https://x.test false 1728000"],
+            &["cors https://x.test false 86400"],
         ),
         (
             &[("force-ssl-redirect", "true"), ("proxy-body-size", "1k")],
