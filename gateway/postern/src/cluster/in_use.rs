@@ -56,7 +56,10 @@ fn problem(impairment: &Impairment, config: &Config) -> Option<ObjectProblem> {
             kind,
             name: ObjectName::new(namespace, name),
         },
-        field: is_ours.then(|| format!("spec{field}")).unwrap_or_default(),
+        field: match is_ours {
+            true => format!("spec{field}"),
+            false => String::new(),
+        },
         severity: Severity::Error,
         reason: Reason::Unusable,
         message: impairment.message.clone(),
