@@ -7,6 +7,7 @@
 pub mod api;
 pub mod changes;
 pub mod faults;
+pub mod hostile;
 pub mod load;
 pub mod manifests;
 pub mod namespace;
@@ -16,6 +17,7 @@ pub mod scripted;
 pub mod server;
 pub mod site;
 pub mod table;
+pub mod webhook;
 
 pub use api::Api;
 pub use server::ApiServer;

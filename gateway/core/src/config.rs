@@ -28,6 +28,7 @@ use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 pub use held::Held;
@@ -51,6 +52,9 @@ use crate::name::UpstreamName;
 pub const DEFAULT_ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
 
 /// Everything the gateway runs on.
+///
+/// What there are thousands of is shared: of two configurations of which one was made of the other,
+/// copying, comparing and dropping cost what differs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub runtime: RuntimeSpec,
@@ -61,10 +65,10 @@ pub struct Config {
     pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
-    pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
+    pub upstreams: BTreeMap<UpstreamName, Arc<UpstreamSpec>>,
     pub policies: BTreeMap<PolicyName, PolicySpec>,
     /// In source order, which is the last tie-break between rules.
-    pub routes: Vec<RouteSpec>,
+    pub routes: Vec<Arc<RouteSpec>>,
     /// What the paths above name that are no files.
     pub held: HeldFiles,
     /// Policies that cost only themselves if they cannot be built: who declared them is not who

@@ -88,7 +88,7 @@ struct PathIndex {
 }
 
 impl RouteTable {
-    pub fn new(routes: &[RouteSpec]) -> Self {
+    pub fn new(routes: &[Arc<RouteSpec>]) -> Self {
         let mut table = Self::default();
         for (route_index, route) in routes.iter().enumerate() {
             for (rule_index, rule) in route.rules.iter().enumerate() {
@@ -100,7 +100,7 @@ impl RouteTable {
                 let rule = Rule {
                     id,
                     specificity: Specificity::of(&rule.matches),
-                    matches: Arc::new(rule.matches.clone()),
+                    matches: Arc::clone(&rule.matches),
                 };
                 if route.hosts.is_empty() {
                     table.any.rules.push(rule);

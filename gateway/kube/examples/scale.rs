@@ -8,11 +8,11 @@ use std::time::Duration;
 use postern_kube::Cluster;
 use postern_kube::Kind;
 use postern_kube::Settings;
+use postern_kube::Translator;
 use postern_kube::test_util::Size;
 use postern_kube::test_util::ingress;
 use postern_kube::test_util::objects;
 use postern_kube::test_util::slice;
-use postern_kube::translate;
 use tokio::time::Instant;
 
 const ROUNDS: u64 = 20;
@@ -34,7 +34,10 @@ fn main() {
         cluster.apply(*kind, object);
     }
     say("objects to records", start.elapsed());
-    let mut translation = translate(&cluster, &settings);
+    let mut translator = Translator::default();
+    let start = Instant::now();
+    let mut translation = translator.translate(&cluster, &settings);
+    say("all of it translated", start.elapsed());
     let mut times = Vec::new();
     let mut compared = Vec::new();
     for round in 0..ROUNDS {
@@ -44,7 +47,7 @@ fn main() {
             _ => cluster.apply(Kind::EndpointSlice, &slice(round + 2, index, size)),
         };
         let start = Instant::now();
-        let next = translate(&cluster, &settings);
+        let next = translator.translate(&cluster, &settings);
         times.push(start.elapsed());
         let start = Instant::now();
         let is_equal = next.config == translation.config;

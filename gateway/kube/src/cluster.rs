@@ -44,13 +44,13 @@ pub struct Cluster {
     pub services: Records<Service>,
     pub slices: Records<EndpointSlice>,
     /// The slices of each Service, by name.
-    by_service: BTreeMap<ObjectName, BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
+    pub(crate) by_service: Records<BTreeMap<Arc<str>, Arc<EndpointSlice>>>,
     pub secrets: Records<Secret>,
     pub config_maps: Records<ConfigMap>,
     pub plugins: Records<Custom>,
     pub policies: Records<Custom>,
     /// What is wrong with objects as they are; none of it stands in a record.
-    problems: BTreeMap<ObjectRef, Vec<ObjectProblem>>,
+    pub(crate) problems: BTreeMap<ObjectRef, Vec<ObjectProblem>>,
 }
 
 impl Cluster {
@@ -155,7 +155,7 @@ impl Cluster {
     /// The slices of a Service, in the order of their names.
     pub fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         let slices = self.by_service.get(service);
-        slices.into_iter().flat_map(BTreeMap::values)
+        slices.into_iter().flat_map(|slices| slices.values())
     }
 
     /// What is wrong with objects by themselves.
@@ -198,6 +198,7 @@ impl Cluster {
                     let slices = self.by_service.entry(name.beside(service)).or_default();
                     let known = slices.get(&name.name);
                     if known.is_none_or(|known| *known != new) {
+                        let slices = Arc::make_mut(slices);
                         slices.insert(Arc::clone(&name.name), Arc::clone(&new));
                     }
                 }
@@ -216,7 +217,7 @@ impl Cluster {
         };
         let service = name.beside(service);
         if let Some(slices) = self.by_service.get_mut(&service) {
-            slices.remove(&name.name);
+            Arc::make_mut(slices).remove(&name.name);
             if slices.is_empty() {
                 self.by_service.remove(&service);
             }

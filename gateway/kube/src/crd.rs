@@ -243,6 +243,18 @@ pub struct ClassDefaultsObject {
     #[serde(default)]
     #[schemars(length(max = 32))]
     pub policies: Vec<String>,
+    /// Where requests for a Service go: to its "pods", past what the cluster does for Services, or to
+    /// its cluster IP ("service"). An Ingress or a Service may say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<EndpointsMode>,
+}
+
+/// Where requests for a Service go.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointsMode {
+    Pods,
+    Service,
 }
 
 /// What the gateways make of an object.

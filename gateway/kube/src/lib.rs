@@ -11,8 +11,10 @@
 //! Reading order: [`object`] (names of objects, and what is wrong with them), [`read`] (a look at
 //! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`],
 //! [`mod@translate`]; then [`watch`] and [`source`] (how objects come), [`lease`] and [`writer`] (what
-//! is written back, and by whom), [`rbac`].
+//! is written back, and by whom), [`rbac`]; [`offline`] and [`admission`] (objects looked at without a
+//! cluster).
 
+pub mod admission;
 pub mod client;
 pub mod cluster;
 pub mod crd;
@@ -25,7 +27,7 @@ pub mod rbac;
 mod read;
 pub mod record;
 pub mod source;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub mod test_util;
 pub mod translate;
 pub mod watch;
@@ -39,4 +41,5 @@ pub use object::ObjectProblem;
 pub use object::ObjectRef;
 pub use translate::Settings;
 pub use translate::Translation;
+pub use translate::Translator;
 pub use translate::translate;

@@ -189,6 +189,8 @@ pub enum Reason {
     PolicyMissing,
     /// It names something of another namespace, which does not allow it.
     NotGranted,
+    /// It cannot be put to use: a plugin that cannot be fetched or compiled.
+    Unusable,
 }
 
 impl Reason {
@@ -203,6 +205,7 @@ impl Reason {
             Self::SecretMissing => "SecretMissing",
             Self::PolicyMissing => "PolicyMissing",
             Self::NotGranted => "NotGranted",
+            Self::Unusable => "Unusable",
         }
     }
 }

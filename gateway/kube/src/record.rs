@@ -31,9 +31,15 @@ pub(crate) use secret::TLS_KEY;
 pub use secret::TlsPair;
 pub use service::Address;
 pub use service::AppProtocol;
+pub use service::BackendTls;
+pub(crate) use service::ENDPOINTS;
 pub use service::Service;
 pub use service::ServicePort;
+pub(crate) use service::TLS_CA;
+pub(crate) use service::TLS_VERIFY;
 pub use service::Target;
+pub use service::Trust;
+pub(crate) use service::parse_mode;
 pub use slice::EndpointSlice;
 pub use slice::SliceEndpoint;
 pub use slice::SlicePort;
@@ -85,7 +91,7 @@ impl Record {
                 Self::ClassDefaults(class::read_defaults(object, meta, findings)?.into())
             }
             Kind::Ingress => Self::Ingress(ingress::read(object, meta, findings)?.into()),
-            Kind::Service => Self::Service(service::read(object, meta, findings)?.into()),
+            Kind::Service => Self::Service(service::read(name, object, meta, findings)?.into()),
             Kind::EndpointSlice => Self::EndpointSlice(slice::read(object, meta, findings)?.into()),
             Kind::Secret => Self::Secret(secret::read(object, meta, findings)?.into()),
             Kind::ConfigMap => Self::ConfigMap(custom::read_config_map(object, findings)?.into()),

@@ -35,7 +35,7 @@ use crate::object::ObjectRef;
 use crate::record::Address;
 use crate::translate::Settings;
 use crate::translate::Translation;
-use crate::translate::translate;
+use crate::translate::Translator;
 use crate::watch::Failure;
 use crate::watch::Gate;
 use crate::watch::News;
@@ -86,12 +86,21 @@ pub struct Report {
 #[derive(Debug)]
 pub struct State {
     pub translation: Translation,
-    /// The ids of objects that are ours.
-    pub uids: BTreeMap<ObjectRef, Arc<str>>,
+    /// The ids of objects that are ours and cannot be read; the translation has those of others.
+    pub broken: BTreeMap<ObjectRef, Arc<str>>,
     /// What our own objects say about themselves now.
     pub accepted: BTreeMap<ObjectRef, Accepted>,
     /// Ingresses that were served once and are no longer, with the addresses that they still have.
     pub left: BTreeMap<ObjectName, Vec<Address>>,
+}
+
+impl State {
+    /// The id of an object, if it is ours.
+    pub fn uid(&self, object: &ObjectRef) -> Option<&Arc<str>> {
+        let status = self.translation.status(object);
+        let uid = status.and_then(|status| status.uid.as_ref());
+        uid.or_else(|| self.broken.get(object))
+    }
 }
 
 /// For metrics.
@@ -125,6 +134,7 @@ impl ClusterSource {
         let gate = Gate::new(client.clone());
         let collector = Collector {
             cluster: Cluster::default(),
+            translator: Translator::default(),
             settings,
             targets: Targets::new(client, gate, news, secrets),
             report: sender,
@@ -154,6 +164,7 @@ struct Dirty {
 
 struct Collector {
     cluster: Cluster,
+    translator: Translator,
     settings: Settings,
     targets: Targets,
     report: watch::Sender<Arc<Report>>,
@@ -247,7 +258,7 @@ impl Collector {
             return;
         }
         let started = Instant::now();
-        let translation = translate(&self.cluster, &self.settings);
+        let translation = self.translator.translate(&self.cluster, &self.settings);
         let statistics = &mut self.told.statistics;
         statistics.translations += 1;
         statistics.translation_time = started.elapsed();
@@ -273,29 +284,30 @@ impl Collector {
     }
 
     fn state(&mut self, translation: Translation) -> State {
-        let mut uids = self.aside.uids(&self.cluster, &self.settings);
-        let mut owned = BTreeSet::new();
-        for status in &translation.statuses {
-            if let Some(uid) = &status.uid {
-                uids.insert(status.object.clone(), Arc::clone(uid));
-            }
-            if status.object.kind == Kind::Ingress {
-                owned.insert(status.object.name.clone());
-            }
-        }
         let ingresses = &self.cluster.ingresses;
         self.served.retain(|name| ingresses.contains_key(name));
-        let gone = self.served.difference(&owned);
-        let left = gone.filter_map(|name| {
-            let ingress = ingresses.get(name)?;
-            Some((name.clone(), ingress.addresses.clone()))
-        });
-        let left = left.collect();
-        self.served.extend(owned);
+        let mut left = BTreeMap::new();
+        let owned = translation.statuses.iter();
+        let owned = owned.filter(|status| status.object.kind == Kind::Ingress);
+        // Both are in the order of names.
+        let mut owned = owned.map(|status| &status.object.name).peekable();
+        let mut new = Vec::new();
+        for name in &self.served {
+            while let Some(other) = owned.next_if(|other| *other < name) {
+                new.push(other.clone());
+            }
+            if owned.next_if_eq(&name).is_none()
+                && let Some(ingress) = ingresses.get(name)
+            {
+                left.insert(name.clone(), ingress.addresses.clone());
+            }
+        }
+        new.extend(owned.cloned());
+        self.served.extend(new);
         State {
-            translation,
-            uids,
+            broken: self.aside.uids(&self.cluster, &self.settings),
             accepted: self.aside.accepted().clone(),
+            translation,
             left,
         }
     }

@@ -1,4 +1,8 @@
-//! Clusters of any size, the same for the same seed.
+//! For tests, here and elsewhere: clusters of any size, the same for the same seed, and objects that
+//! are wrong.
+
+pub mod hostile;
+pub mod yaml;
 
 use serde_json::Value;
 use serde_json::json;

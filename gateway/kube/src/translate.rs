@@ -11,18 +11,21 @@
 mod annotation;
 mod backend;
 mod class;
+mod group;
+mod memory;
+mod nginx;
 mod policy;
 mod rules;
+mod seen;
 mod tls;
 
 use std::collections::BTreeSet;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use postern_core::config::Config;
 use postern_core::config::KubernetesSpec;
-use postern_core::config::UpstreamSpec;
+use postern_core::config::PolicySpec;
 use postern_core::config::problem::Severity;
 use postern_core::name::CertificateName;
 use postern_core::name::PolicyName;
@@ -36,6 +39,10 @@ use crate::object::ObjectRef;
 use crate::object::Reason;
 use crate::record::Address;
 use crate::record::Ingress;
+use backend::Wish;
+use memory::Known;
+use memory::Memory;
+use nginx::Nginx;
 
 /// What a translation depends on beside the cluster.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -60,7 +67,7 @@ pub struct Translation {
     /// Sorted, each once.
     pub problems: Vec<ObjectProblem>,
     /// Every object of ours, in the order of kinds and names.
-    pub statuses: Vec<Status>,
+    pub statuses: Vec<Arc<Status>>,
     /// What belongs into the status of Ingresses, if settings say it: otherwise the addresses of
     /// nodes, which nobody knows here.
     pub addresses: Option<Vec<Address>>,
@@ -82,36 +89,75 @@ pub struct Status {
     pub addresses: Vec<Address>,
 }
 
-/// Makes a configuration of what is known of a cluster.
-pub fn translate(cluster: &Cluster, settings: &Settings) -> Translation {
-    let mut translator = Translator {
-        cluster,
-        settings,
-        out: Translation {
-            problems: cluster.problems().cloned().collect(),
-            ..Translation::default()
-        },
-        upstreams: HashMap::new(),
-        found: Vec::new(),
-        policies: HashMap::new(),
-    };
-    let owned = translator.owned();
-    let hosts = translator.routes(&owned);
-    translator.certificates(&owned, &hosts);
-    translator.addresses();
-    translator.finish(&owned)
+impl Translation {
+    /// What is said of an object of ours.
+    pub fn status(&self, object: &ObjectRef) -> Option<&Status> {
+        let statuses = &self.statuses;
+        let found = statuses.binary_search_by(|status| status.object.cmp(object));
+        found.ok().map(|index| &*statuses[index])
+    }
 }
 
-struct Translator<'c> {
+/// Makes a configuration of what is known of a cluster.
+pub fn translate(cluster: &Cluster, settings: &Settings) -> Translation {
+    Translator::default().translate(cluster, settings)
+}
+
+/// Translates a cluster as it changes. What it makes of one is what [`translate()`] makes of it,
+/// whatever came before; what has not changed since is not looked at again.
+#[derive(Default)]
+pub struct Translator {
+    memory: Memory,
+}
+
+impl Translator {
+    pub fn translate(&mut self, cluster: &Cluster, settings: &Settings) -> Translation {
+        self.memory.translate(cluster, settings)
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.memory.is_empty()
+    }
+}
+
+/// One look at a cluster.
+struct Pass<'c> {
     cluster: &'c Cluster,
     settings: &'c Settings,
-    out: Translation,
-    /// What was found out about backends, by namespace, Service and port.
-    upstreams: backend::Upstreams<'c>,
-    /// The upstreams themselves: put in order once, at the end.
-    found: Vec<(UpstreamName, UpstreamSpec)>,
-    /// What was found out about policies.
-    policies: HashMap<ObjectName, Result<PolicyName, Fault>>,
+    /// What was found out already, now or before.
+    known: Known,
+    /// What is being made.
+    out: Piece,
+}
+
+/// What was made of one thing, and what it was made with.
+#[derive(Default)]
+struct Piece {
+    problems: Vec<ObjectProblem>,
+    /// Secrets and ConfigMaps that it names.
+    wanted: Vec<ObjectRef>,
+    /// Services that it names.
+    services: Vec<ObjectName>,
+    upstreams: Vec<UpstreamName>,
+    policies: Vec<ObjectName>,
+    /// Policies that no object but this is.
+    own: Vec<(PolicyName, PolicySpec)>,
+}
+
+impl Piece {
+    fn sort(&mut self) {
+        fn sort<T: Ord>(list: &mut Vec<T>) {
+            list.sort_unstable();
+            list.dedup();
+            list.shrink_to_fit();
+        }
+        sort(&mut self.problems);
+        sort(&mut self.wanted);
+        sort(&mut self.services);
+        sort(&mut self.upstreams);
+        sort(&mut self.policies);
+    }
 }
 
 /// An Ingress that is served.
@@ -120,6 +166,10 @@ struct Owned<'c> {
     ingress: &'c Ingress,
     /// `None`: one of them is not to be had, and every request is refused.
     policies: Option<Vec<PolicyName>>,
+    /// How Services are asked for, where they do not say it.
+    wish: Wish,
+    /// What its annotations for ingress-nginx come to.
+    nginx: Nginx,
 }
 
 impl Owned<'_> {
@@ -132,7 +182,7 @@ impl Owned<'_> {
 }
 
 /// What is wrong, without where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Fault {
     severity: Severity,
     reason: Reason,
@@ -175,7 +225,7 @@ impl Fault {
     }
 }
 
-impl Translator<'_> {
+impl Pass<'_> {
     fn problem(&mut self, object: ObjectRef, field: impl Into<String>, fault: Fault) {
         self.out.problems.push(ObjectProblem {
             object,
@@ -188,15 +238,16 @@ impl Translator<'_> {
     }
 
     fn wants(&mut self, kind: Kind, name: &ObjectName) {
-        self.out.wanted.insert(ObjectRef {
+        self.out.wanted.push(ObjectRef {
             kind,
             name: name.clone(),
         });
     }
 
-    fn addresses(&mut self) {
+    /// What belongs into the status of Ingresses.
+    fn addresses(&self) -> Option<Vec<Address>> {
         let publish = &self.settings.spec.publish;
-        self.out.addresses = match (&publish.hostname, &publish.service) {
+        match (&publish.hostname, &publish.service) {
             (Some(hostname), _) => Some(vec![Address::Hostname(hostname.as_str().into())]),
             (None, _) if !publish.addresses.is_empty() => {
                 let mut addresses: Vec<_> =
@@ -211,54 +262,7 @@ impl Translator<'_> {
                 Some(service.map_or_else(Vec::new, |service| service.addresses.clone()))
             }
             (None, None) => None,
-        };
-    }
-
-    fn finish(mut self, owned: &[Owned<'_>]) -> Translation {
-        self.out.config.upstreams = self.found.into_iter().collect();
-        self.out.problems.sort();
-        self.out.problems.dedup();
-        let errors = self
-            .out
-            .problems
-            .iter()
-            .filter(|problem| problem.is_error());
-        let failed: BTreeSet<&ObjectRef> = errors.map(|problem| &problem.object).collect();
-        let mut statuses: Vec<Status> = owned
-            .iter()
-            .map(|owned| {
-                let object = owned.object();
-                Status {
-                    is_accepted: !failed.contains(&object),
-                    object,
-                    uid: owned.ingress.meta.uid.clone(),
-                    generation: owned.ingress.meta.generation,
-                    addresses: owned.ingress.addresses.clone(),
-                }
-            })
-            .collect();
-        let custom = [
-            (Kind::Plugin, &self.cluster.plugins),
-            (Kind::Policy, &self.cluster.policies),
-        ];
-        for (kind, records) in custom {
-            for (name, record) in records {
-                let object = ObjectRef {
-                    kind,
-                    name: name.clone(),
-                };
-                statuses.push(Status {
-                    is_accepted: !failed.contains(&object),
-                    object,
-                    uid: record.meta.uid.clone(),
-                    generation: record.meta.generation,
-                    addresses: Vec::new(),
-                });
-            }
         }
-        statuses.sort_by(|a, b| a.object.cmp(&b.object));
-        self.out.statuses = statuses;
-        self.out
     }
 }
 

@@ -34,6 +34,7 @@ use self::pace::Pace;
 use crate::lease::Election;
 use crate::lease::Term;
 use crate::object::Kind;
+use crate::object::ObjectProblem;
 use crate::object::ObjectRef;
 use crate::record::Address;
 use crate::source::Report;
@@ -82,11 +83,13 @@ struct Write {
 type Json = String;
 
 /// Writes until `ending` completes, then gives the Lease back. `client` must not repeat calls by
-/// itself.
+/// itself. `in_use` is what was found out about objects only when they were put to use, as that a
+/// plugin cannot be compiled.
 pub async fn run(
     client: Client,
     writing: Writing,
     report: watch::Receiver<Arc<Report>>,
+    in_use: watch::Receiver<Arc<[ObjectProblem]>>,
     ending: impl Future<Output = ()>,
 ) {
     let leases = Api::<Lease>::namespaced(client.clone(), &writing.namespace);
@@ -97,6 +100,7 @@ pub async fn run(
         writing,
         term,
         pace: Pace::new(A_SECOND, A_SECOND),
+        in_use,
         written: BTreeMap::new(),
         nodes: None,
         refused: BTreeSet::new(),
@@ -121,6 +125,7 @@ struct Writer {
     writing: Writing,
     term: watch::Receiver<Option<Term>>,
     pace: Pace,
+    in_use: watch::Receiver<Arc<[ObjectProblem]>>,
     announcer: Announcer,
     /// What was written, and when, until it is seen.
     written: BTreeMap<ObjectRef, (Json, Instant)>,
@@ -135,9 +140,10 @@ impl Writer {
         loop {
             let current = Arc::clone(&report.borrow_and_update());
             if let Some(state) = &current.state {
-                self.announcer.hear(state);
+                let in_use = Arc::clone(&self.in_use.borrow_and_update());
+                self.announcer.hear(state, &in_use);
                 if self.left().is_some() {
-                    self.write(state, &report).await;
+                    self.write(state, &in_use, &report).await;
                 }
             }
             sleep(LOOK).await;
@@ -152,6 +158,8 @@ impl Writer {
                         return;
                     }
                 }
+                // Its end is that of the gateway, which `report` tells as well.
+                Ok(()) = self.in_use.changed() => {}
                 () = sleep(TICK) => {}
             }
         }
@@ -162,13 +170,18 @@ impl Writer {
         self.term.borrow().as_ref().and_then(Term::left)
     }
 
-    async fn write(&mut self, state: &State, report: &watch::Receiver<Arc<Report>>) {
+    async fn write(
+        &mut self,
+        state: &State,
+        in_use: &[ObjectProblem],
+        report: &watch::Receiver<Arc<Report>>,
+    ) {
         let addresses = self.addresses(state).await;
         let mut writes = Vec::new();
         if let Some(addresses) = &addresses {
             ingresses(state, addresses, &mut writes);
         }
-        conditions::of(state, Timestamp::now(), &mut writes);
+        conditions::of(state, in_use, Timestamp::now(), &mut writes);
         let now = Instant::now();
         self.written
             .retain(|_, (_, at)| now.duration_since(*at) < ECHO);

@@ -9,6 +9,7 @@ mod plugin;
 mod probe;
 mod rbac;
 mod run;
+mod webhook;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -55,6 +56,7 @@ enum Command {
     ///
     /// Apply them before the first Plugin or Policy: postern crds | kubectl apply -f -
     Crds,
+    Webhook(webhook::Args),
     /// Print the version
     Version,
 }
@@ -99,6 +101,7 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             print(format_args!("{}", postern_kube::crd::manifest().trim_end()));
             Ok(ExitCode::SUCCESS)
         }
+        Command::Webhook(args) => webhook::run(args),
         Command::Version => {
             print(format_args!("postern {}", env!("CARGO_PKG_VERSION")));
             Ok(ExitCode::SUCCESS)

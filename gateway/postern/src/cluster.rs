@@ -3,6 +3,7 @@
 //! Files come first. A name that both declare is the file's, and a host that a file routes is the
 //! file's alone: an Ingress for it would otherwise take paths from the operator of the gateway.
 
+mod in_use;
 mod merge;
 
 use std::fmt::Write as _;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use in_use::in_use;
 pub use merge::Merged;
 
 /// How long a start waits for the cluster before it serves what files declare alone.
@@ -55,6 +57,7 @@ pub struct Cluster {
     report: watch::Receiver<Arc<Report>>,
     client: postern_kube::Client,
     writing: Writing,
+    in_use: watch::Sender<Arc<[ObjectProblem]>>,
 }
 
 /// What the admin listener tells of the cluster.
@@ -111,6 +114,7 @@ impl Cluster {
             report,
             client,
             writing,
+            in_use: watch::channel(Arc::default()).0,
         })
     }
 
@@ -151,12 +155,24 @@ impl Cluster {
     pub fn write(&self) -> Writer {
         let (stop, stopped) = oneshot::channel();
         let (client, report) = (self.client.clone(), self.source.report());
+        let in_use = self.in_use.subscribe();
         // Awaited by `Writer::end`.
-        let task = tokio::spawn(writer::run(client, self.writing.clone(), report, async {
+        let ending = async {
             // A sender that is gone says the same.
             let _ = stopped.await;
-        }));
+        };
+        let writing = self.writing.clone();
+        let task = tokio::spawn(writer::run(client, writing, report, in_use, ending));
         Writer { stop, task }
+    }
+
+    /// Takes note of what is served otherwise than objects say, for who writes.
+    pub fn found_in_use(&self, problems: Arc<[ObjectProblem]>) {
+        self.in_use.send_if_modified(|known| {
+            let is_new = *known != problems;
+            *known = problems;
+            is_new
+        });
     }
 
     /// The configuration of the files with that of the cluster.

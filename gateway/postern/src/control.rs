@@ -246,6 +246,7 @@ impl Control {
             status,
             file_errors: Vec::new(),
         };
+        control.tell_cluster();
         (control, receiver)
     }
 
@@ -482,6 +483,16 @@ impl Control {
         log_changes(&status.problems, &look.problems);
         status.problems = look.problems;
         self.status.send_replace(Arc::new(status));
+        self.tell_cluster();
+    }
+
+    /// Authors of objects learn what became of them.
+    fn tell_cluster(&self) {
+        if let Some(cluster) = &self.start.cluster {
+            let published = self.gateway.published().load();
+            let problems = cluster::in_use(published.impairments(), &published.config);
+            cluster.found_in_use(problems);
+        }
     }
 
     /// Settings that are fixed for the life of the process and were changed all the same.

@@ -20,3 +20,4 @@ pub mod run;
 pub mod source;
 pub mod telemetry;
 pub mod view;
+pub mod webhook;

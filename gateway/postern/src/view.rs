@@ -85,7 +85,10 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
         ),
         ("listeners", named(&config.listeners, listener)),
         ("certificates", named(&config.certificates, certificate)),
-        ("upstreams", named(&config.upstreams, upstream::upstream)),
+        (
+            "upstreams",
+            named(&config.upstreams, |spec| upstream::upstream(spec)),
+        ),
         ("plugins", Value::Object(plugins)),
         ("policies", Value::Object(policies)),
         (

@@ -12,6 +12,7 @@
 pub(crate) mod compile;
 pub(crate) mod component;
 pub(crate) mod materials;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     pub routes: RouteTable,
     /// By [`RuleId`].
-    rules: Vec<Vec<Rule>>,
+    rules: Vec<Arc<[Rule]>>,
     /// By [`UpstreamIndex`].
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// The names of `upstreams`, in the same order, which is that of names.

@@ -43,7 +43,7 @@ use sticky::Sticky;
 /// A named group of endpoints.
 pub(crate) struct Upstream {
     pub(crate) name: UpstreamName,
-    pub(crate) spec: UpstreamSpec,
+    pub(crate) spec: Arc<UpstreamSpec>,
     tls: Option<Arc<ClientConfig>>,
     materials: Materials,
     /// As in `spec.endpoints`.
@@ -68,7 +68,7 @@ impl Upstream {
     /// `previous` had the same name; its endpoints are taken over where they are the same.
     pub(crate) fn new(
         name: UpstreamName,
-        spec: UpstreamSpec,
+        spec: Arc<UpstreamSpec>,
         materials: Materials,
         previous: Option<&Self>,
     ) -> Result<Self, UpstreamError> {
@@ -104,7 +104,7 @@ impl Upstream {
         })
     }
 
-    pub(crate) fn is_from(&self, spec: &UpstreamSpec, materials: &Materials) -> bool {
+    pub(crate) fn is_from(&self, spec: &Arc<UpstreamSpec>, materials: &Materials) -> bool {
         self.spec == *spec && self.materials == *materials
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use hyper::rt::Executor;
 use postern_core::route::RuleId;
 use postern_wasm::PluginWorker;
+use postern_wasm::exchange::Upstreams;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,6 +47,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::UpstreamIndex;
 use crate::ticks::Ticking;
 use crate::upstream::Pool;
+use crate::upstream::Upstream;
 
 /// How often unused upstream connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(5);
@@ -106,7 +108,7 @@ pub(crate) struct View {
     pub(crate) challengers: Vec<PolicyIndex>,
     /// By route.
     stats: Vec<Arc<RouteStats>>,
-    pub(crate) upstreams: Arc<postern_wasm::exchange::Upstreams>,
+    pub(crate) upstreams: Arc<Upstreams>,
 }
 
 impl View {
@@ -273,14 +275,25 @@ fn make_view(
     desk: &Arc<Desk>,
 ) -> View {
     // What is the same object in both snapshots keeps this worker's part of it.
-    let pools: HashMap<_, _> = previous
-        .pools
-        .iter()
-        .map(|pool| (Arc::as_ptr(&pool.upstream), pool))
-        .collect();
-    let pool = |upstream: &Arc<_>| match pools.get(&Arc::as_ptr(upstream)) {
-        Some(pool) => Rc::clone(pool),
-        None => Rc::new(Pool::new(Arc::clone(upstream))),
+    // Both are in the order of names; one that was made anew has the same name and other pools.
+    let mut known = previous.pools.iter().peekable();
+    let pool = |upstream: &Arc<Upstream>| {
+        while known
+            .next_if(|pool| pool.upstream.name < upstream.name)
+            .is_some()
+        {}
+        match known.next_if(|pool| Arc::ptr_eq(&pool.upstream, upstream)) {
+            Some(pool) => Rc::clone(pool),
+            None => Rc::new(Pool::new(Arc::clone(upstream))),
+        }
+    };
+    let pools = snapshot.upstreams.iter().map(pool).collect();
+    let names = &snapshot.upstream_names;
+    let has_same_upstreams =
+        Arc::ptr_eq(names, &previous.snapshot.upstream_names) && !previous.pools.is_empty();
+    let upstreams = match has_same_upstreams {
+        true => Arc::clone(&previous.upstreams),
+        false => Arc::new(Upstreams::new(names.iter().cloned())),
     };
     let plugins: HashMap<_, _> = previous
         .snapshot
@@ -302,19 +315,39 @@ fn make_view(
         let is_asked = plugin.as_ref().is_some_and(|p| p.has_challenge_phase());
         is_asked.then_some(index)
     });
-    let routes = snapshot.config.routes.iter();
     View {
-        pools: snapshot.upstreams.iter().map(pool).collect(),
+        pools,
         challengers: challengers.collect(),
         plugins,
-        stats: routes
-            .map(|route| metrics.route(worker, &route.name))
-            .collect(),
-        upstreams: Arc::new(postern_wasm::exchange::Upstreams::new(
-            snapshot.upstream_names.iter().cloned(),
-        )),
+        stats: route_stats(&snapshot, previous, metrics, worker),
+        upstreams,
         snapshot,
     }
+}
+
+/// By route. To ask for each takes a lock and a search, and with ten thousand of them a worker would
+/// serve nobody meanwhile: most stand where they stood, or one place on.
+fn route_stats(
+    snapshot: &Snapshot,
+    previous: &View,
+    metrics: &Metrics,
+    worker: usize,
+) -> Vec<Arc<RouteStats>> {
+    let before = &previous.snapshot.config.routes;
+    let mut at = 0;
+    let routes = snapshot.config.routes.iter();
+    let stats = routes.map(|route| {
+        let mut places = at..at + 2;
+        let place = places.find(|place| before.get(*place).is_some_and(|b| b.name == route.name));
+        match place.and_then(|place| Some((place, previous.stats.get(place)?))) {
+            Some((place, stats)) => {
+                at = place + 1;
+                Arc::clone(stats)
+            }
+            None => metrics.route(worker, &route.name),
+        }
+    });
+    stats.collect()
 }
 
 impl Worker {

@@ -1,6 +1,6 @@
 //! The controller against a real API server: applies `config/kubernetes`, runs three gateways with
-//! its rights, asks each what the Ingress specification promises, changes everything under load, and
-//! takes the API server and gateways away.
+//! its rights, asks each what the Ingress specification promises, changes everything under load, gives
+//! it manifests that are wrong, lets `postern webhook` judge what is applied, and takes the API server and gateways away.
 //!
 //! `tests/kubernetes/setup.sh` builds the servers. Wants to be root, or to be allowed namespaces of
 //! the user's own. Prints what it sees; exits 1 if anything is not as it should be.
@@ -16,9 +16,11 @@ use std::time::Duration;
 use postern_tests::kubernetes::Site;
 use postern_tests::kubernetes::changes;
 use postern_tests::kubernetes::faults;
+use postern_tests::kubernetes::hostile;
 use postern_tests::kubernetes::manifests;
 use postern_tests::kubernetes::namespace;
 use postern_tests::kubernetes::table;
+use postern_tests::kubernetes::webhook;
 
 const USAGE: &str = "usage: test-kubernetes [--outage SECONDS]";
 /// How long the API server is away; two minutes for a closing note.
@@ -93,6 +95,8 @@ async fn run(outage: Duration) -> Result<(), String> {
         println!("{what:<28}{time:>8.0?}");
     }
     println!("under changes: {requests} requests, 0 failed");
+    println!("{}", hostile::check(&mut site).await?);
+    println!("{}", webhook::check(&site).await?);
     println!("{}", faults::outage(&mut site, outage).await?);
     println!("{}", faults::replaced(&mut site).await?);
     println!("{}", faults::gateway_killed(&mut site).await?);

@@ -8,15 +8,16 @@ use super::ApiServer;
 use super::site::root;
 
 /// Every folder of manifests below `config/kubernetes`.
-const FOLDERS: [&str; 4] = [
+const FOLDERS: [&str; 5] = [
     "base",
     "overlays/all-secrets",
     "overlays/load-balancer",
     "overlays/node-port",
+    "overlays/webhook",
 ];
 
 /// Values of the chart with which it makes something else than the base.
-const VARIANTS: [&[&str]; 4] = [
+const VARIANTS: [&[&str]; 5] = [
     &[],
     &["--set", "network=service"],
     &[
@@ -26,6 +27,10 @@ const VARIANTS: [&[&str]; 4] = [
     &[
         "--set",
         "allSecrets=true,ingressClass.isDefault=true,extraArgs={--log-level=debug}",
+    ],
+    &[
+        "--set",
+        "webhook.enabled=true,webhook.caBundle=AAAA,webhook.failurePolicy=Fail",
     ],
 ];
 

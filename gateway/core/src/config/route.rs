@@ -1,5 +1,6 @@
 //! Routes: hosts, the rules below them, and what each rule does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::name::RouteName;
 use crate::name::UpstreamName;
 
 /// Host names with rules.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RouteSpec {
     pub name: RouteName,
     /// Empty: every host that no other route covers.
@@ -24,9 +25,10 @@ pub struct RouteSpec {
 }
 
 /// A match, and what happens to a request that it accepts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RuleSpec {
-    pub matches: MatchSpec,
+    /// Shared with the route table.
+    pub matches: Arc<MatchSpec>,
     pub action: ActionSpec,
     /// In the order in which they see the request.
     pub policies: Vec<PolicyName>,
@@ -39,7 +41,7 @@ pub struct RuleSpec {
 }
 
 /// One conjunction of conditions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MatchSpec {
     pub path: PathMatch,
     /// Empty: any method.
@@ -58,6 +60,8 @@ pub enum PathMatch {
     Regex(Regex),
 }
 
+impl Eq for PathMatch {}
+
 impl PartialEq for PathMatch {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -69,7 +73,7 @@ impl PartialEq for PathMatch {
 }
 
 /// A condition on a header field or a query parameter.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FieldMatch<N> {
     pub name: N,
     pub value: ValueMatch,
@@ -84,6 +88,8 @@ pub enum ValueMatch {
     Absent,
 }
 
+impl Eq for ValueMatch {}
+
 impl PartialEq for ValueMatch {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -95,7 +101,7 @@ impl PartialEq for ValueMatch {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ActionSpec {
     /// Never empty, and at least one weight is above zero.
     Forward(Vec<BackendRef>),

@@ -14,7 +14,7 @@ use crate::path::RequestPath;
 
 mod properties;
 
-fn routes(text: &str) -> Vec<RouteSpec> {
+fn routes(text: &str) -> Vec<Arc<RouteSpec>> {
     let text = format!("upstreams.u.endpoints = ['127.0.0.1:1']\n{text}");
     let source = ConfigText {
         path: "test.toml".into(),

@@ -33,3 +33,21 @@ fn the_kinds_are_those_of_a_file() {
     assert_eq!(spec["x-kubernetes-preserve-unknown-fields"], json!(true));
     assert!(spec.get("additionalProperties").is_none(), "{spec}");
 }
+
+#[test]
+fn the_manifests_hold_what_is_printed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/kubernetes");
+    for file in ["base/crds.yaml", "chart/crds/crds.yaml"] {
+        let file = std::path::Path::new(folder).join(file);
+        let written = std::fs::read_to_string(&file).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(file, manifest()).unwrap();
+        } else {
+            assert!(
+                written == manifest(),
+                "run: make kubernetes-manifests, for {}",
+                file.display()
+            );
+        }
+    }
+}

@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use postern_core::config::kubernetes::EndpointMode;
+
 use super::Meta;
+use super::service::parse_mode;
 use crate::object::ObjectName;
 use crate::read::At;
 use crate::read::Findings;
+use crate::read::quote;
 
 /// Marks the class that Ingresses without one get.
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -33,6 +37,8 @@ pub struct ClassDefaults {
     pub meta: Meta,
     /// Before those that an Ingress names itself. Names of this object's namespace.
     pub policies: Vec<Arc<str>>,
+    /// Where requests for Services go that say nothing about it.
+    pub endpoints: Option<EndpointMode>,
 }
 
 pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Option<IngressClass> {
@@ -67,9 +73,10 @@ pub(super) fn read_defaults(
 ) -> Option<ClassDefaults> {
     let spec = object.key("spec");
     for (key, _) in spec.required(findings)? {
-        if key != "policies" {
+        if !matches!(&**key, "policies" | "endpoints") {
             let at = spec.key(key);
-            at.malformed(findings, "it is not known: there is 'policies'".to_owned());
+            let message = "it is not known: there are 'policies' and 'endpoints'";
+            at.malformed(findings, message.to_owned());
         }
     }
     let list = spec.key("policies");
@@ -77,5 +84,18 @@ pub(super) fn read_defaults(
     for item in list.items(findings) {
         policies.extend(item.required_text(findings).map(Arc::from));
     }
-    Some(ClassDefaults { meta, policies })
+    let at = spec.key("endpoints");
+    let endpoints = at.text(findings).and_then(|text| {
+        let mode = parse_mode(text);
+        if mode.is_none() {
+            let message = format!("{} is neither pods nor service", quote(text));
+            at.malformed(findings, message);
+        }
+        mode
+    });
+    Some(ClassDefaults {
+        meta,
+        policies,
+        endpoints,
+    })
 }

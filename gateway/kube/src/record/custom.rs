@@ -71,6 +71,20 @@ pub struct HeldRef {
     pub path: PathBuf,
 }
 
+impl HeldRef {
+    pub(super) fn new(kind: Kind, name: ObjectName, key: &str) -> Self {
+        let word = match kind {
+            Kind::Secret => "secret",
+            _ => "configmap",
+        };
+        Self {
+            path: PathBuf::from(format!("{word}:{name}/{key}")),
+            object: ObjectRef { kind, name },
+            key: key.into(),
+        }
+    }
+}
+
 /// Which namespaces may use an object, beside its own.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Grant {
@@ -284,20 +298,9 @@ impl Reading<'_> {
             self.error(at, message, Some(help));
             return None;
         };
-        let object = ObjectRef {
-            kind,
-            name: self.name.beside(&name.into()),
-        };
-        let word = match kind {
-            Kind::Secret => "secret",
-            _ => "configmap",
-        };
-        let path = format!("{word}:{}/{key}", object.name);
-        self.files.push(HeldRef {
-            object,
-            key: key.into(),
-            path: PathBuf::from(&path),
-        });
+        let held = HeldRef::new(kind, self.name.beside(&name.into()), key);
+        let path = held.path.display().to_string();
+        self.files.push(held);
         Some(json!(path))
     }
 

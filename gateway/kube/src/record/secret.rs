@@ -22,6 +22,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::prelude::X509Certificate;
 
 use super::Meta;
+use super::service::CA_KEY;
 use crate::read::At;
 use crate::read::Findings;
 
@@ -36,7 +37,7 @@ pub struct Secret {
     pub kind: Arc<str>,
     /// Absent if it is no TLS Secret.
     pub tls: Option<TlsPair>,
-    /// Empty for a TLS Secret.
+    /// Of a TLS Secret only `ca.crt`, which is no secret.
     pub values: BTreeMap<Arc<str>, Held>,
 }
 
@@ -105,7 +106,7 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
                 None
             }
         };
-        values.clear();
+        values.retain(|key, _| **key == *CA_KEY);
     }
     Some(Secret {
         meta,

@@ -5,15 +5,28 @@ use std::sync::Arc;
 
 use postern_core::config::kubernetes::EndpointMode;
 use postern_core::config::problem::Severity;
+use postern_core::hostname::Hostname;
 
+use super::HeldRef;
 use super::Meta;
+use crate::object::Kind;
+use crate::object::ObjectName;
 use crate::object::Reason;
 use crate::read::At;
 use crate::read::Findings;
 use crate::read::quote;
 
 /// Whether requests go to the pods of a Service or to its cluster IP.
-const ENDPOINTS: &str = "postern.dev/endpoints";
+pub(crate) const ENDPOINTS: &str = "postern.dev/endpoints";
+
+/// Who may sign the certificates of its pods.
+pub(crate) const TLS_CA: &str = "postern.dev/tls-ca";
+/// The name that those hold, if it is not that of the Service.
+const TLS_SERVER_NAME: &str = "postern.dev/tls-server-name";
+/// `off`: any certificate will do.
+pub(crate) const TLS_VERIFY: &str = "postern.dev/tls-verify";
+/// Where certificates of authorities are by convention.
+pub(super) const CA_KEY: &str = "ca.crt";
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Service {
@@ -27,6 +40,26 @@ pub struct Service {
     pub prefers_same_node: bool,
     /// `status.loadBalancer.ingress`: where the Service is reached from outside.
     pub addresses: Vec<Address>,
+    /// Of ports that speak TLS, if an annotation says anything about it.
+    pub tls: Option<Box<BackendTls>>,
+}
+
+/// How endpoints are spoken to over TLS.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BackendTls {
+    /// Who may sign the certificates of endpoints; nobody if absent.
+    pub trust: Option<Trust>,
+    /// The name that they have to hold.
+    pub server_name: Option<String>,
+    /// Whether any certificate will do.
+    pub is_insecure: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Trust {
+    /// Whom this machine trusts.
+    System,
+    Held(HeldRef),
 }
 
 /// Where the requests of a Service go.
@@ -78,7 +111,12 @@ pub enum Address {
     Hostname(Arc<str>),
 }
 
-pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Option<Service> {
+pub(super) fn read(
+    name: &ObjectName,
+    object: &At<'_>,
+    meta: Meta,
+    findings: &mut Findings,
+) -> Option<Service> {
     let spec = object.key("spec");
     spec.required(findings)?;
     let external = spec.key("externalName");
@@ -106,6 +144,7 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
     let ports = ports.collect();
     let distribution = spec.key("trafficDistribution");
     let distribution = distribution.text(findings).unwrap_or_default();
+    let tls = backend_tls(object, name, findings);
     Some(Service {
         meta,
         target,
@@ -114,6 +153,7 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
         prefers_same_zone: matches!(distribution, "PreferSameZone" | "PreferClose"),
         prefers_same_node: distribution == "PreferSameNode",
         addresses: load_balancer(object, findings),
+        tls: tls.map(Box::new),
     })
 }
 
@@ -121,16 +161,95 @@ fn mode(object: &At<'_>, findings: &mut Findings) -> Option<EndpointMode> {
     let metadata = object.key("metadata");
     let annotations = metadata.key("annotations");
     let annotation = annotations.key(ENDPOINTS);
-    match annotation.text(findings)? {
+    let text = annotation.text(findings)?;
+    let mode = parse_mode(text);
+    if mode.is_none() {
+        let message = format!("{} is neither pods nor service", quote(text));
+        let (severity, reason) = (Severity::Warning, Reason::Unsupported);
+        annotation.find(findings, severity, reason, message, None);
+    }
+    mode
+}
+
+pub(crate) fn parse_mode(text: &str) -> Option<EndpointMode> {
+    match text {
         "pods" => Some(EndpointMode::Pods),
         "service" => Some(EndpointMode::Service),
-        other => {
-            let message = format!("{} is neither pods nor service", quote(other));
-            let (severity, reason) = (Severity::Warning, Reason::Unsupported);
-            annotation.find(findings, severity, reason, message, None);
-            None
-        }
+        _ => None,
     }
+}
+
+/// What is wrong here is malformed: to take half of it would be to trust whom nobody named.
+fn backend_tls(
+    object: &At<'_>,
+    service: &ObjectName,
+    findings: &mut Findings,
+) -> Option<BackendTls> {
+    let metadata = object.key("metadata");
+    let annotations = metadata.key("annotations");
+    let [ca, name, verify] = [TLS_CA, TLS_SERVER_NAME, TLS_VERIFY].map(|key| annotations.key(key));
+    if ca.is_absent() && name.is_absent() && verify.is_absent() {
+        return None;
+    }
+    let trust = match ca.text(findings) {
+        None => None,
+        Some("system") => Some(Trust::System),
+        Some(text) => {
+            let trust = parse_ca(text, service).map(Trust::Held);
+            if trust.is_none() {
+                let message = format!("{} names no certificates", quote(text));
+                let help = "write configmap/NAME or secret/NAME of this namespace, whose key \
+                            ca.crt is meant, or with /KEY after it; or system";
+                ca.malformed_with_help(findings, message, help.to_owned());
+            }
+            trust
+        }
+    };
+    let server_name = name.text(findings).and_then(|text| {
+        let host = Hostname::parse(text).ok();
+        let host = host.filter(|host| matches!(host, Hostname::Exact(_)));
+        if host.is_none() {
+            name.malformed(findings, format!("{} is no host name", quote(text)));
+        }
+        Some(host?.to_string())
+    });
+    let is_insecure = match verify.text(findings) {
+        None | Some("on") => false,
+        Some("off") => true,
+        Some(other) => {
+            let message = format!("{} is neither on nor off", quote(other));
+            verify.malformed(findings, message);
+            false
+        }
+    };
+    if is_insecure && trust.is_some() {
+        let message = "what is not verified needs nobody to trust".to_owned();
+        let help = format!("leave one out of {TLS_CA} and {TLS_VERIFY}");
+        verify.malformed_with_help(findings, message, help);
+    }
+    Some(BackendTls {
+        trust,
+        server_name,
+        is_insecure,
+    })
+}
+
+/// `secret/NAME`, `configmap/NAME`, or with the key after it.
+fn parse_ca(text: &str, service: &ObjectName) -> Option<HeldRef> {
+    let mut parts = text.split('/');
+    let kind = match parts.next()? {
+        "secret" => Kind::Secret,
+        "configmap" => Kind::ConfigMap,
+        _ => return None,
+    };
+    let name = parts.next()?;
+    let key = parts.next().unwrap_or(CA_KEY);
+    let is_part = |text: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.bytes().all(is_part)
+    };
+    (parts.next().is_none() && is_part(name) && is_part(key))
+        .then(|| HeldRef::new(kind, service.beside(&name.into()), key))
 }
 
 fn cluster_ips(spec: &At<'_>, findings: &mut Findings) -> Target {

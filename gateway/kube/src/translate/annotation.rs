@@ -6,9 +6,9 @@ use super::Fault;
 use crate::object::Reason;
 
 const OURS: &str = "postern.dev/";
-const NGINX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Ours.
-const KNOWN: [&str; 1] = ["policies"];
+const KNOWN: [&str; 2] = ["endpoints", "policies"];
 /// Of ingress-nginx: beginnings of those that decide who may pass. An application behind one of
 /// them would be open to everybody if it were ignored.
 const GUARDS: [&str; 9] = [
@@ -28,6 +28,9 @@ pub(super) const CANARY: &str = "nginx.ingress.kubernetes.io/canary";
 /// What is wrong with an annotation that nobody has taken. An error: it guards something.
 pub(super) fn judge(key: &str, value: &str) -> Option<Fault> {
     if let Some(name) = key.strip_prefix(OURS) {
+        if KNOWN.contains(&name) {
+            return None;
+        }
         let fault = Fault::warning(Reason::Unsupported, "there is no such annotation");
         return Some(match suggest(name, KNOWN.into_iter()) {
             Some(near) => fault.with_help(format!("did you mean {OURS}{near}?")),

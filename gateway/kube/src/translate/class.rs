@@ -1,53 +1,86 @@
 //! Which Ingresses are ours, by their class, and in which order they are taken.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use postern_core::config::kubernetes::DEFAULT_CLASS;
+use postern_core::config::kubernetes::EndpointMode;
 
 use super::Fault;
 use super::Owned;
-use super::Translator;
+use super::Pass;
+use super::Settings;
 use super::annotation::CANARY;
+use super::backend::Wish;
+use super::nginx::Nginx;
 use crate::object::GROUP;
 use crate::object::Kind;
 use crate::object::ObjectName;
 use crate::object::ObjectRef;
 use crate::object::Reason;
+use crate::read::quote;
+use crate::record::ENDPOINTS;
 use crate::record::Ingress;
 use crate::record::IngressClass;
+use crate::record::parse_mode;
 
 /// A class that is served.
 #[derive(Clone, Default)]
-struct Class {
+pub(super) struct Class {
     is_default: bool,
     /// What its Ingresses get first; `None` if that is not to be had.
-    policies: Option<Vec<ObjectName>>,
+    pub(super) policies: Option<Vec<ObjectName>>,
+    endpoints: Option<EndpointMode>,
 }
 
-impl<'c> Translator<'c> {
-    /// The Ingresses that are served: the oldest first, which is the order in which they get what
-    /// they ask for.
-    pub(super) fn owned(&mut self) -> Vec<Owned<'c>> {
-        let cluster = self.cluster;
-        let classes = self.classes();
-        let served = cluster.ingresses.iter();
-        let mut served: Vec<_> = served
-            .filter_map(|(name, ingress)| {
-                let class = self.class_of(&classes, ingress)?;
-                Some((name, &**ingress, class))
-            })
-            .collect();
-        served.retain(|(name, ingress, _)| !self.is_canary(name, ingress));
-        // What is not created yet, in a manifest, comes after all that is there.
-        served.sort_by_key(|(name, ingress, _)| (ingress.meta.created.unwrap_or(i64::MAX), *name));
-        let served = served.into_iter();
-        served
-            .map(|(name, ingress, class)| Owned {
-                name,
-                ingress,
-                policies: self.policies_of(name, ingress, class.policies.as_deref()),
-            })
-            .collect()
+/// By name.
+pub(super) type Classes = HashMap<Arc<str>, Arc<Class>>;
+
+impl Settings {
+    /// Whether Ingresses of a class are served although there is no object for it.
+    pub(crate) fn serves_by_name(&self, class: &str) -> bool {
+        match self.spec.classes.is_empty() {
+            true => class == DEFAULT_CLASS,
+            false => self.spec.classes.iter().any(|known| known == class),
+        }
+    }
+}
+
+impl<'c> Pass<'c> {
+    /// An Ingress that is served, with its class.
+    pub(super) fn own(&mut self, name: &'c ObjectName, ingress: &'c Ingress) -> Option<Owned<'c>> {
+        let class = self.class_of(ingress)?;
+        if self.is_canary(name, ingress) {
+            return None;
+        }
+        let nginx = Nginx::read(name, ingress);
+        Some(Owned {
+            name,
+            ingress,
+            wish: Wish {
+                endpoints: self.endpoints_of(name, ingress).or(class.endpoints),
+                protocol: nginx.protocol,
+            },
+            policies: self.policies_of(name, ingress, class.policies.as_deref(), &nginx),
+            nginx,
+        })
+    }
+
+    /// What an Ingress itself says of the Services that it names.
+    fn endpoints_of(&mut self, name: &ObjectName, ingress: &Ingress) -> Option<EndpointMode> {
+        let mut annotations = ingress.annotations.iter();
+        let (_, text) = annotations.find(|(key, _)| **key == *ENDPOINTS)?;
+        let mode = parse_mode(text);
+        if mode.is_none() {
+            let object = ObjectRef {
+                kind: Kind::Ingress,
+                name: name.clone(),
+            };
+            let message = format!("{} is neither pods nor service", quote(text));
+            let fault = Fault::warning(Reason::Unsupported, message);
+            self.problem(object, format!("metadata.annotations[{ENDPOINTS}]"), fault);
+        }
+        mode
     }
 
     /// Whether ingress-nginx would only mix it into another Ingress. As one of its own, it would take
@@ -69,31 +102,33 @@ impl<'c> Translator<'c> {
         true
     }
 
-    fn classes(&mut self) -> HashMap<&'c str, Class> {
-        let mut classes = HashMap::new();
+    pub(super) fn classes(&mut self) -> Classes {
+        let mut classes = Classes::new();
         let spec = &self.settings.spec;
         let is_named =
             |name: &str| spec.classes.is_empty() || spec.classes.iter().any(|class| class == name);
         for (name, class) in &self.cluster.classes {
             if *class.controller == *spec.controller && is_named(&name.name) {
+                let defaults = self.class_defaults(name, class);
                 let served = Class {
                     is_default: class.is_default,
-                    policies: self.class_policies(name, class),
+                    endpoints: defaults.as_ref().and_then(|(_, endpoints)| *endpoints),
+                    policies: defaults.map(|(policies, _)| policies),
                 };
-                classes.insert(&*name.name, served);
+                classes.insert(Arc::clone(&name.name), Arc::new(served));
             }
         }
         classes
     }
 
     /// What `spec.parameters` gives; `None` if that cannot be found out.
-    fn class_policies(
+    fn class_defaults(
         &mut self,
         name: &ObjectName,
         class: &IngressClass,
-    ) -> Option<Vec<ObjectName>> {
+    ) -> Option<(Vec<ObjectName>, Option<EndpointMode>)> {
         let Some(parameters) = &class.parameters else {
-            return Some(Vec::new());
+            return Some((Vec::new(), None));
         };
         let object = ObjectRef {
             kind: Kind::IngressClass,
@@ -119,26 +154,23 @@ impl<'c> Translator<'c> {
             return None;
         };
         let policies = defaults.policies.iter();
-        Some(
-            policies
-                .map(|policy| parameters.name.beside(policy))
-                .collect(),
-        )
+        let policies = policies.map(|policy| parameters.name.beside(policy));
+        Some((policies.collect(), defaults.endpoints))
     }
 
     /// The class of an Ingress that is served; `None` if it is not ours.
-    fn class_of(&self, classes: &HashMap<&str, Class>, ingress: &Ingress) -> Option<Class> {
-        let none = || Class {
-            is_default: false,
-            policies: Some(Vec::new()),
+    pub(super) fn class_of(&self, ingress: &Ingress) -> Option<Arc<Class>> {
+        let classes = &self.known.classes;
+        let none = || {
+            Arc::new(Class {
+                is_default: false,
+                policies: Some(Vec::new()),
+                endpoints: None,
+            })
         };
         // Without an object, a class is served by its name alone, unless it is somebody's object.
         let by_name = |name: &str| {
-            let names = &self.settings.spec.classes;
-            let is_ours = match names.is_empty() {
-                true => name == DEFAULT_CLASS,
-                false => names.iter().any(|class| class == name),
-            };
+            let is_ours = self.settings.serves_by_name(name);
             let is_object = self
                 .cluster
                 .classes

@@ -3,6 +3,8 @@
 //! A policy that is named and not to be had refuses every request: what an author put in front of
 //! an application must not be missing because it is broken.
 
+use std::path::PathBuf;
+
 use postern_core::config::Held;
 use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
@@ -11,8 +13,11 @@ use postern_core::config::source::LoginSpec;
 use postern_core::name::PolicyName;
 
 use super::Fault;
-use super::Translator;
+use super::Pass;
+use super::Piece;
 use super::annotation;
+use super::backend::Wish;
+use super::nginx::Nginx;
 use crate::object::Kind;
 use crate::object::ObjectName;
 use crate::object::ObjectRef;
@@ -27,13 +32,22 @@ const POLICIES: &str = "postern.dev/policies";
 /// Policies of one Ingress. Each costs something in every request.
 const MAX_POLICIES: usize = 32;
 
-impl<'c> Translator<'c> {
+/// What became of a policy that is named.
+pub(super) struct Made {
+    pub(super) result: Result<PolicyName, Fault>,
+    pub(super) spec: Option<PolicySpec>,
+    pub(super) held: Vec<(PathBuf, Held)>,
+    pub(super) piece: Piece,
+}
+
+impl<'c> Pass<'c> {
     /// Those of the class, then those that the Ingress names; `None` if one is not to be had.
     pub(super) fn policies_of(
         &mut self,
         name: &'c ObjectName,
         ingress: &'c Ingress,
         of_class: Option<&[ObjectName]>,
+        nginx: &Nginx,
     ) -> Option<Vec<PolicyName>> {
         let object = || ObjectRef {
             kind: Kind::Ingress,
@@ -60,7 +74,20 @@ impl<'c> Translator<'c> {
                 self.problem(object(), "spec.ingressClassName", fault);
             }
         }
+        for (part, spec) in &nginx.policies {
+            // No object has a colon in its name.
+            let text = format!("{name}:{part}");
+            let Ok(policy) = PolicyName::parse(&text) else {
+                is_whole = false;
+                continue;
+            };
+            self.out.own.push((policy.clone(), spec.clone()));
+            policies.push(policy);
+        }
         for (key, value) in &ingress.annotations {
+            if nginx.has_taken(key) {
+                continue;
+            }
             let field = format!("metadata.annotations[{key}]");
             if **key == *POLICIES {
                 for result in self.annotated(name, value) {
@@ -99,7 +126,12 @@ impl<'c> Translator<'c> {
                 return Err(Fault::error(Reason::PolicyMissing, message).with_help(help));
             }
             let policy = ObjectName::new(namespace, name);
-            if *policy.namespace != *ingress.namespace && !self.is_granted(&policy, ingress) {
+            let is_foreign = *policy.namespace != *ingress.namespace;
+            if is_foreign && self.settings.is_offline && self.custom(&policy).is_none() {
+                let message = format!("there is no policy '{policy}' here");
+                return Err(Fault::warning(Reason::PolicyMissing, message));
+            }
+            if is_foreign && !self.is_granted(&policy, ingress) {
                 // The same whether it is there: what another namespace has is not told.
                 let message = format!("there is no policy '{policy}' that this namespace may use");
                 let help = "its namespaces have to list this one";
@@ -125,17 +157,36 @@ impl<'c> Translator<'c> {
         })
     }
 
-    /// The policy of a name, which it adds to the configuration.
+    /// The policy of a name.
     fn policy(&mut self, name: &ObjectName) -> Result<PolicyName, Fault> {
-        if let Some(found) = self.policies.get(name) {
-            return found.clone();
+        self.out.policies.push(name.clone());
+        if let Some(known) = self.known.policies.get(name) {
+            return known.result.clone();
         }
-        let found = self.find_policy(name);
-        self.policies.insert(name.clone(), found.clone());
-        found
+        // What it takes to make it is its own, not that of the first who names it.
+        let outer = std::mem::take(&mut self.out);
+        let mut held = Vec::new();
+        let (result, spec) = match self.find_policy(name, &mut held) {
+            Ok((policy, spec)) => (Ok(policy), Some(spec)),
+            Err(fault) => (Err(fault), None),
+        };
+        let mut piece = std::mem::replace(&mut self.out, outer);
+        piece.sort();
+        let made = Made {
+            result: result.clone(),
+            spec,
+            held,
+            piece,
+        };
+        self.known.policies.insert(name.clone(), made);
+        result
     }
 
-    fn find_policy(&mut self, name: &ObjectName) -> Result<PolicyName, Fault> {
+    fn find_policy(
+        &mut self,
+        name: &ObjectName,
+        held: &mut Vec<(PathBuf, Held)>,
+    ) -> Result<(PolicyName, PolicySpec), Fault> {
         let missing = |message: String| Fault::error(Reason::PolicyMissing, message);
         let Some((kind, name, custom)) = self.custom(name) else {
             let is_broken = [Kind::Policy, Kind::Plugin].into_iter().any(|kind| {
@@ -159,12 +210,8 @@ impl<'c> Translator<'c> {
         let Ok(policy) = PolicyName::parse(&name.to_string()) else {
             return Err(missing(format!("the policy '{name}' cannot be named")));
         };
-        match self.use_policy(name, custom) {
-            Ok(spec) => {
-                self.out.config.policies.insert(policy.clone(), spec);
-                self.out.config.expendable.insert(policy.clone());
-                Ok(policy)
-            }
+        match self.use_policy(name, custom, held) {
+            Ok(spec) => Ok((policy, spec)),
             Err((field, fault)) => {
                 let message = format!("{} '{name}' cannot be used: {}", kind, fault.message);
                 self.problem(object, field, fault);
@@ -178,6 +225,7 @@ impl<'c> Translator<'c> {
         &mut self,
         name: &'c ObjectName,
         custom: &'c Custom,
+        all_held: &mut Vec<(PathBuf, Held)>,
     ) -> Result<PolicySpec, (&'static str, Fault)> {
         let mut spec = custom.spec.clone();
         if let PolicySpec::Plugin(plugin) = &mut spec {
@@ -216,17 +264,17 @@ impl<'c> Translator<'c> {
                 _ => false,
             };
             if !used_for_login {
-                self.out.config.held.insert(file.path.clone(), held);
+                all_held.push((file.path.clone(), held));
             }
         }
         for (service, port) in &custom.services {
-            let found = self.upstream(&name.namespace, service, port);
+            let found = self.upstream(&name.namespace, service, port, Wish::default());
             found.map_err(|fault| ("spec", fault))?;
         }
         Ok(spec)
     }
 
-    fn held(&self, file: &HeldRef) -> Result<Held, Fault> {
+    pub(super) fn held(&self, file: &HeldRef) -> Result<Held, Fault> {
         let name = &file.object.name;
         let (values, kind) = match file.object.kind {
             Kind::Secret => (

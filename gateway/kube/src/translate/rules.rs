@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use postern_core::config::RouteSpec;
 use postern_core::config::policy::HeadersSpec;
@@ -23,16 +24,31 @@ use postern_core::name::RouteName;
 
 use super::Fault;
 use super::Owned;
-use super::Translator;
+use super::Pass;
 use crate::object::ObjectName;
 use crate::object::Reason;
 use crate::record::Backend;
+use crate::record::Ingress;
 
 /// Up to this many paths of a host, looking at each is faster than hashing.
 const FEW_PATHS: usize = 8;
 
 /// `None`: requests for a host that nobody names.
-type Host<'c> = Option<&'c Hostname>;
+pub(super) type Host<'c> = Option<&'c Hostname>;
+
+/// The hosts that an Ingress names, in any way.
+pub(super) fn hosts_of(ingress: &Ingress) -> impl Iterator<Item = Host<'_>> {
+    hosts_of_rules(ingress).chain(hosts_of_certificates(ingress))
+}
+
+fn hosts_of_rules(ingress: &Ingress) -> impl Iterator<Item = Host<'_>> {
+    let rules = ingress.rules.iter().map(|rule| rule.host.as_ref());
+    rules.chain(ingress.rules.is_empty().then_some(None))
+}
+
+fn hosts_of_certificates(ingress: &Ingress) -> impl Iterator<Item = Host<'_>> {
+    ingress.tls.iter().flat_map(|tls| &tls.hosts).map(Some)
+}
 
 /// Every host, and whose it is.
 pub(super) struct Hosts<'c> {
@@ -40,6 +56,8 @@ pub(super) struct Hosts<'c> {
     list: Vec<HostState<'c>>,
     index: HashMap<Host<'c>, usize>,
     is_shared: bool,
+    /// For hosts that nobody names, if one of these Ingresses says so.
+    pub(super) everywhere: Option<Fallback>,
 }
 
 struct HostState<'c> {
@@ -84,8 +102,9 @@ impl<'c> Paths<'c> {
     }
 }
 
-#[derive(Clone)]
-struct Fallback {
+/// What answers where no path accepts a request.
+#[derive(Clone, Eq, PartialEq)]
+pub(super) struct Fallback {
     name: RouteName,
     action: ActionSpec,
     policies: Vec<PolicyName>,
@@ -111,20 +130,17 @@ impl<'c> Hosts<'c> {
             list: Vec::new(),
             index: HashMap::new(),
             is_shared,
+            everywhere: None,
         };
         for owned in owned {
-            let ingress = owned.ingress;
-            for rule in &ingress.rules {
-                hosts.give(rule.host.as_ref(), owned.name);
-            }
-            if ingress.rules.is_empty() {
-                hosts.give(None, owned.name);
+            for host in hosts_of_rules(owned.ingress) {
+                hosts.give(host, owned.name);
             }
         }
         // Hosts that have a certificate and no rule.
         for owned in owned {
-            for host in owned.ingress.tls.iter().flat_map(|tls| &tls.hosts) {
-                hosts.give(Some(host), owned.name);
+            for host in hosts_of_certificates(owned.ingress) {
+                hosts.give(host, owned.name);
             }
         }
         hosts
@@ -214,17 +230,29 @@ impl fmt::Display for Field {
     }
 }
 
-impl<'c> Translator<'c> {
-    pub(super) fn routes(&mut self, owned: &[Owned<'c>]) -> Hosts<'c> {
+impl<'c> Pass<'c> {
+    /// The routes of Ingresses that share hosts. `everywhere` answers for hosts that nobody names;
+    /// returned is what does so if that is among these.
+    pub(super) fn routes(
+        &mut self,
+        owned: &[Owned<'c>],
+        everywhere: Option<&Fallback>,
+    ) -> (Vec<RouteSpec>, Hosts<'c>) {
         let mut hosts = Hosts::claim(owned, self.settings.spec.shares_hosts);
+        let mut routes = Vec::new();
         for owned in owned {
-            self.ingress(owned, &mut hosts);
+            self.ingress(owned, &mut hosts, &mut routes);
         }
-        self.defaults(&mut hosts);
-        hosts
+        let everywhere = match hosts.state(None) {
+            Some(state) => state.default.clone(),
+            None => everywhere.cloned(),
+        };
+        defaults(&mut hosts, everywhere.as_ref(), &mut routes);
+        hosts.everywhere = everywhere.filter(|_| hosts.index.contains_key(&None));
+        (routes, hosts)
     }
 
-    fn ingress(&mut self, owned: &Owned<'c>, hosts: &mut Hosts<'c>) {
+    fn ingress(&mut self, owned: &Owned<'c>, hosts: &mut Hosts<'c>, routes: &mut Vec<RouteSpec>) {
         // Names that the API server takes are names here too.
         let Ok(name) = RouteName::parse(&owned.name.to_string()) else {
             return;
@@ -276,7 +304,7 @@ impl<'c> Translator<'c> {
         for (host, mut wishes) in by_host {
             // Stable: of those of equal length, the first in the object.
             wishes.sort_by_key(|wish| Reverse(wish.len));
-            self.host(owned, &name, host, wishes, hosts);
+            self.host(owned, &name, (host, wishes), hosts, routes);
             if let (Some(default), Some(state)) = (&default, hosts.state(host)) {
                 state.default.get_or_insert_with(|| default.clone());
             }
@@ -322,9 +350,9 @@ impl<'c> Translator<'c> {
         &mut self,
         owned: &Owned<'c>,
         name: &RouteName,
-        host: Host<'c>,
-        wishes: Vec<Wish<'c>>,
+        (host, wishes): (Host<'c>, Vec<Wish<'c>>),
         hosts: &mut Hosts<'c>,
+        routes: &mut Vec<RouteSpec>,
     ) {
         let mut rules = Vec::with_capacity(wishes.len());
         for wish in wishes {
@@ -352,12 +380,13 @@ impl<'c> Translator<'c> {
                 None => ActionSpec::Refuse(Refusal::Backend),
             };
             let policies = owned.policies.clone().unwrap_or_default();
-            rules.push(rule(wish.matches.to_match(), action, policies));
+            let mut rule = rule(wish.matches.to_match(), action, policies);
+            rule.rewrite = owned.nginx.rewrite_of(wish.matches.key().1);
+            rules.push(rule);
         }
         if rules.is_empty() {
             return;
         }
-        let routes = &mut self.out.config.routes;
         if let Some(state) = hosts.state(host) {
             state.route = Some(routes.len());
         }
@@ -372,7 +401,7 @@ impl<'c> Translator<'c> {
         let fault = match backend {
             // Asked first, so that the object's problems are all known.
             Backend::Service { name, port } => {
-                match self.upstream(&owned.name.namespace, name, port) {
+                match self.upstream(&owned.name.namespace, name, port, owned.wish) {
                     Ok(_) if owned.policies.is_none() => {
                         return ActionSpec::Refuse(Refusal::Policy);
                     }
@@ -399,58 +428,56 @@ impl<'c> Translator<'c> {
             None => Refusal::Policy,
         })
     }
+}
 
-    /// For each host, the rule for paths that no other accepts.
-    fn defaults(&mut self, hosts: &mut Hosts<'c>) {
-        let everywhere = hosts.state(None).and_then(|state| state.default.clone());
-        for state in &mut hosts.list {
-            let has_rules = state.route.is_some() || state.default.is_some();
-            if state.paths.get((false, "")).is_some() || !has_rules {
-                continue;
-            }
-            let default = state.default.take().or_else(|| everywhere.clone());
-            let default = match (default, state.host) {
-                (Some(default), _) => default,
-                // Routes of other sources may be for hosts that nobody names.
-                (None, None) => continue,
-                (None, Some(_)) => {
-                    let Ok(name) = RouteName::parse(&state.owner.to_string()) else {
-                        continue;
-                    };
-                    Fallback {
-                        name,
-                        action: ActionSpec::Refuse(Refusal::NoPath),
-                        policies: Vec::new(),
-                    }
+/// For each host, the rule for paths that no other accepts.
+fn defaults(hosts: &mut Hosts<'_>, everywhere: Option<&Fallback>, routes: &mut Vec<RouteSpec>) {
+    for state in &mut hosts.list {
+        let has_rules = state.route.is_some() || state.default.is_some();
+        if state.paths.get((false, "")).is_some() || !has_rules {
+            continue;
+        }
+        let default = state.default.take().or_else(|| everywhere.cloned());
+        let default = match (default, state.host) {
+            (Some(default), _) => default,
+            // Routes of other sources may be for hosts that nobody names.
+            (None, None) => continue,
+            (None, Some(_)) => {
+                let Ok(name) = RouteName::parse(&state.owner.to_string()) else {
+                    continue;
+                };
+                Fallback {
+                    name,
+                    action: ActionSpec::Refuse(Refusal::NoPath),
+                    policies: Vec::new(),
                 }
-            };
-            let rule = rule(
-                PathMatch::Prefix(String::new()),
-                default.action,
-                default.policies,
-            );
-            let routes = &mut self.out.config.routes;
-            let last = state.route.and_then(|route| routes.get_mut(route));
-            match last.filter(|route| route.name == default.name) {
-                Some(route) => route.rules.push(rule),
-                None => routes.push(RouteSpec {
-                    name: default.name,
-                    hosts: state.host.cloned().into_iter().collect(),
-                    rules: vec![rule],
-                }),
             }
+        };
+        let rule = rule(
+            PathMatch::Prefix(String::new()),
+            default.action,
+            default.policies,
+        );
+        let last = state.route.and_then(|route| routes.get_mut(route));
+        match last.filter(|route| route.name == default.name) {
+            Some(route) => route.rules.push(rule),
+            None => routes.push(RouteSpec {
+                name: default.name,
+                hosts: state.host.cloned().into_iter().collect(),
+                rules: vec![rule],
+            }),
         }
     }
 }
 
 fn rule(path: PathMatch, action: ActionSpec, policies: Vec<PolicyName>) -> RuleSpec {
     RuleSpec {
-        matches: MatchSpec {
+        matches: Arc::new(MatchSpec {
             path,
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
-        },
+        }),
         action,
         policies,
         headers: HeadersSpec::default(),

@@ -1,6 +1,9 @@
 //! Translation as a whole: what becomes of requests, and what is said about objects.
 
+mod again;
+mod backends;
 mod isolation;
+mod nginx;
 mod order;
 mod paths;
 
@@ -17,6 +20,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::manifest::load;
+use crate::test_util::yaml::service;
 
 /// The objects of a manifest.
 fn objects(yaml: &str) -> Vec<(Kind, Value)> {
@@ -47,31 +51,6 @@ metadata: {name: postern}
 spec: {controller: postern.dev/ingress-controller}
 ---
 ";
-
-/// A Service `name` with one pod, whose address is made of `octet`.
-fn service(namespace: &str, name: &str, octet: u8) -> String {
-    format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{namespace: {namespace}, name: {name}}}
-spec:
-  clusterIP: 10.96.0.{octet}
-  ports: [{{name: http, port: 80, targetPort: 8080}}]
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  namespace: {namespace}
-  name: {name}-1
-  labels: {{kubernetes.io/service-name: {name}}}
-addressType: IPv4
-ports: [{{name: http, port: 8080}}]
-endpoints: [{{addresses: [10.244.0.{octet}]}}]
----
-"
-    )
-}
 
 /// What answers: `namespace/service:port` of the upstream, or the reason of a refusal.
 fn answer(translation: &Translation, host: &str, path: &str) -> String {

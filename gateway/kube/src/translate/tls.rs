@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use postern_core::config::CertificateSpec;
+use postern_core::config::Config;
 use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
 
 use super::Fault;
 use super::Owned;
-use super::Translator;
+use super::Pass;
 use super::rules::Hosts;
 use crate::object::Kind;
 use crate::object::ObjectName;
@@ -25,10 +26,11 @@ use crate::record::IngressTls;
 use crate::record::TlsPair;
 
 /// Hosts by the Secret that holds their certificate.
-type Served<'c> = BTreeMap<ObjectName, (&'c TlsPair, BTreeSet<&'c Hostname>)>;
+pub(super) type Served = BTreeMap<ObjectName, BTreeSet<Hostname>>;
 
-impl<'c> Translator<'c> {
-    pub(super) fn certificates(&mut self, owned: &[Owned<'c>], hosts: &Hosts<'c>) {
+impl<'c> Pass<'c> {
+    /// Which certificates are shown for the hosts of Ingresses that share some.
+    pub(super) fn certificates(&mut self, owned: &[Owned<'c>], hosts: &Hosts<'c>) -> Served {
         let mut served = Served::new();
         let mut by_host: HashMap<&'c Hostname, ObjectName> = HashMap::new();
         for owned in owned {
@@ -36,40 +38,47 @@ impl<'c> Translator<'c> {
                 self.entry(owned, index, tls, hosts, &mut served, &mut by_host);
             }
         }
-        if let Some(name) = &self.settings.spec.default_certificate {
-            let name = ObjectName::new(&name.namespace, &name.name);
-            self.wants(Kind::Secret, &name);
-            match self.pair(&name) {
-                Ok(pair) => {
-                    served
-                        .entry(name.clone())
-                        .or_insert_with(|| (pair, BTreeSet::new()));
-                    self.out.default_certificate = CertificateName::parse(&name.to_string()).ok();
-                }
-                Err(fault) => {
-                    let object = ObjectRef {
-                        kind: Kind::Secret,
-                        name,
-                    };
-                    let help = "default-certificate in [kubernetes] names it";
-                    self.problem(object, "", fault.with_help(help));
-                }
+        served
+    }
+
+    /// The Secret of the default certificate, if there is one that can be used.
+    pub(super) fn default_certificate(&mut self) -> Option<ObjectName> {
+        let name = self.settings.spec.default_certificate.as_ref()?;
+        let name = ObjectName::new(&name.namespace, &name.name);
+        self.wants(Kind::Secret, &name);
+        match self.pair(&name) {
+            Ok(_) => Some(name),
+            Err(fault) => {
+                let object = ObjectRef {
+                    kind: Kind::Secret,
+                    name,
+                };
+                let help = "default-certificate in [kubernetes] names it";
+                self.problem(object, "", fault.with_help(help));
+                None
             }
         }
-        for (secret, (pair, hosts)) in served {
-            let Ok(name) = CertificateName::parse(&secret.to_string()) else {
+    }
+
+    /// Adds certificates to a configuration.
+    pub(super) fn hold(&self, served: Served, config: &mut Config) {
+        for (secret, hosts) in served {
+            let (Ok(pair), Ok(name)) = (
+                self.pair(&secret),
+                CertificateName::parse(&secret.to_string()),
+            ) else {
                 continue;
             };
             let file = |key: &str| PathBuf::from(format!("secret:{secret}/{key}"));
             let spec = CertificateSpec {
                 cert_file: file(crate::record::TLS_CERT),
                 key_file: file(crate::record::TLS_KEY),
-                hosts: Some(hosts.into_iter().cloned().collect()),
+                hosts: Some(hosts.into_iter().collect()),
             };
-            let held = &mut self.out.config.held;
+            let held = &mut config.held;
             held.insert(spec.cert_file.clone(), pair.chain.clone());
             held.insert(spec.key_file.clone(), pair.key.clone());
-            self.out.config.certificates.insert(name, spec);
+            config.certificates.insert(name, spec);
         }
     }
 
@@ -79,7 +88,7 @@ impl<'c> Translator<'c> {
         index: usize,
         tls: &'c IngressTls,
         hosts: &Hosts<'c>,
-        served: &mut Served<'c>,
+        served: &mut Served,
         by_host: &mut HashMap<&'c Hostname, ObjectName>,
     ) {
         let Some(secret) = &tls.secret else {
@@ -136,10 +145,8 @@ impl<'c> Translator<'c> {
             match fault {
                 Some(fault) => self.problem(owned.object(), format!("{at}.hosts"), fault),
                 None => {
-                    let served = served
-                        .entry(secret.clone())
-                        .or_insert_with(|| (pair, BTreeSet::new()));
-                    served.1.insert(host);
+                    let hosts = served.entry(secret.clone()).or_default();
+                    hosts.insert(host.clone());
                 }
             }
         }

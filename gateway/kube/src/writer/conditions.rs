@@ -15,13 +15,18 @@ use crate::translate::Status;
 const MAX_MESSAGE: usize = 4096;
 
 /// The conditions that are not as they should be.
-pub(super) fn of(state: &State, now: Timestamp, writes: &mut Vec<Write>) {
+pub(super) fn of(state: &State, in_use: &[ObjectProblem], now: Timestamp, writes: &mut Vec<Write>) {
     let ours = state.translation.statuses.iter();
     for status in ours.filter(|status| matches!(status.object.kind, Kind::Plugin | Kind::Policy)) {
         let before = state.accepted.get(&status.object);
-        let problems = state.translation.problems.iter();
+        let problems = state.translation.problems.iter().chain(in_use);
         let problems = problems.filter(|problem| problem.object == status.object);
-        let wanted = wanted(status, problems, before, now);
+        let is_refused = |problem: &ObjectProblem| problem.is_error();
+        let status = Status {
+            is_accepted: status.is_accepted && !problems.clone().any(is_refused),
+            ..Status::clone(status)
+        };
+        let wanted = wanted(&status, problems, before, now);
         if before != Some(&wanted) {
             let condition = json!({
                 "type": ACCEPTED,

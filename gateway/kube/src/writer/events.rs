@@ -71,11 +71,11 @@ impl Announcer {
     }
 
     /// Takes note of what is wrong now.
-    pub(super) fn hear(&mut self, state: &State) {
+    pub(super) fn hear(&mut self, state: &State, in_use: &[ObjectProblem]) {
         let now = Instant::now();
-        for problem in &state.translation.problems {
+        for problem in state.translation.problems.iter().chain(in_use) {
             // What is wrong with an object that is not ours is told on the one of ours that names it.
-            let Some(uid) = state.uids.get(&problem.object) else {
+            let Some(uid) = state.uid(&problem.object) else {
                 continue;
             };
             let is_full = self.known.len() >= MAX_KNOWN;

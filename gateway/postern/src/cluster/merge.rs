@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -44,7 +45,7 @@ pub(super) fn merge(loaded: &Loaded, state: Option<&State>) -> Merged {
             .iter()
             .any(|route| route.hosts.is_empty());
         if is_open && let Ok(name) = RouteName::parse(UNKNOWN) {
-            loaded.config.routes.push(unknown(name));
+            loaded.config.routes.push(Arc::new(unknown(name)));
         }
         return Merged {
             loaded,
@@ -87,24 +88,24 @@ pub(super) fn merge(loaded: &Loaded, state: Option<&State>) -> Merged {
     Merged { loaded, problems }
 }
 
-/// What files have stays.
+/// What files have stays. They have little, and the cluster has much, which is taken as a whole.
 fn take<N: Clone + Ord, S: Clone>(
     into: &mut BTreeMap<N, S>,
     from: &BTreeMap<N, S>,
     mut clash: impl FnMut(&N),
 ) {
-    for (name, spec) in from {
-        if into.contains_key(name) {
-            clash(name);
-        } else {
-            into.insert(name.clone(), spec.clone());
+    let of_files = std::mem::replace(into, from.clone());
+    for (name, spec) in of_files {
+        if from.contains_key(&name) {
+            clash(&name);
         }
+        into.insert(name, spec);
     }
 }
 
 fn routes(
     config: &mut Config,
-    of_cluster: &[RouteSpec],
+    of_cluster: &[Arc<RouteSpec>],
     clash: &mut impl FnMut(&str, &dyn fmt::Display),
 ) {
     let mut taken: BTreeSet<Hostname> = BTreeSet::new();
@@ -117,20 +118,22 @@ fn routes(
         if route.hosts.is_empty() {
             match is_all_taken {
                 true => clash("default backend", &route.name),
-                false => config.routes.push(route.clone()),
+                false => config.routes.push(Arc::clone(route)),
             }
             continue;
         }
         let is_free = |host: &&Hostname| !taken.contains(*host);
-        let hosts: Vec<Hostname> = route.hosts.iter().filter(is_free).cloned().collect();
-        if hosts.len() < route.hosts.len() {
-            clash("host", &route.name);
+        if route.hosts.iter().all(|host| is_free(&host)) {
+            config.routes.push(Arc::clone(route));
+            continue;
         }
+        clash("host", &route.name);
+        let hosts: Vec<Hostname> = route.hosts.iter().filter(is_free).cloned().collect();
         if !hosts.is_empty() {
-            config.routes.push(RouteSpec {
+            config.routes.push(Arc::new(RouteSpec {
                 hosts,
-                ..route.clone()
-            });
+                ..RouteSpec::clone(route)
+            }));
         }
     }
 }
@@ -163,12 +166,12 @@ fn unknown(name: RouteName) -> RouteSpec {
         name,
         hosts: Vec::new(),
         rules: vec![RuleSpec {
-            matches: MatchSpec {
+            matches: Arc::new(MatchSpec {
                 path: PathMatch::Prefix(String::new()),
                 methods: Vec::new(),
                 headers: Vec::new(),
                 query: Vec::new(),
-            },
+            }),
             action: ActionSpec::Respond(RespondSpec {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 body: Bytes::from_static(b"the gateway is starting\n"),

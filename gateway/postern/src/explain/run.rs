@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use postern_core::config::AccessLogFormat;
@@ -80,7 +81,7 @@ fn prepare(config: &mut Config, run: Run) {
         return;
     }
     for upstream in config.upstreams.values_mut() {
-        for endpoint in &mut upstream.endpoints {
+        for endpoint in &mut Arc::make_mut(upstream).endpoints {
             // Nobody can listen on port 0: such a connection fails before anything is sent.
             *endpoint = EndpointSpec {
                 host: "127.0.0.1".to_owned(),

@@ -17,27 +17,23 @@ use postern_core::config::Origins;
 use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
-use postern_core::config::RouteSpec;
 use postern_core::config::UpstreamSpec;
 use postern_core::config::parse::Loaded;
 use postern_core::config::plugin::PluginSource;
 use postern_core::config::plugin::SecretSource;
-use postern_core::config::route::ActionSpec;
 use postern_core::name::CertificateName;
 use postern_core::name::ListenerName;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
-use postern_core::route::RuleId;
 use postern_wasm::PluginEngine;
 
-use super::Backends;
 use super::Impairment;
-use super::Rule;
 use super::Snapshot;
 use super::component::Builds;
 use super::component::Workshop;
 use super::materials::Materials;
+use super::rules;
 use crate::access_log::writer;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
@@ -98,11 +94,15 @@ impl Compiler {
             return Err(build.problems);
         }
         let config = Arc::new(loaded.config.clone());
-        let upstream_names: Arc<[UpstreamName]> = config.upstreams.keys().cloned().collect();
+        let upstream_names = rules::upstream_names(&config, previous);
         Ok(Snapshot {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             routes: RouteTable::new(&config.routes),
-            rules: rules(&config),
+            rules: rules::compile(
+                &config,
+                &upstream_names,
+                previous.map(|previous| &**previous),
+            ),
             config,
             upstreams,
             upstream_names,
@@ -170,26 +170,28 @@ impl Build<'_> {
 
     fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
         let mut upstreams = Vec::with_capacity(self.config.upstreams.len());
+        // Both are in the order of names, so a search for each is not needed.
+        let mut known = self.previous.map_or(&[][..], |p| &p.upstreams).iter();
+        let mut next = known.next();
         for (name, spec) in &self.config.upstreams {
-            let at = format!("upstreams.{name}");
-            let Some(files) = self.upstream_files(spec, &at) else {
+            while next.is_some_and(|live| live.name < *name) {
+                next = known.next();
+            }
+            let live = next.filter(|live| live.name == *name);
+            let Some(files) = self.upstream_files(name, spec) else {
                 continue;
             };
-            let live = self.previous.and_then(|p| {
-                let index = p.upstream_index(name.as_str())?;
-                p.upstreams.get(index)
-            });
             match live {
                 Some(live) if live.is_from(spec, &files) => {
                     upstreams.push(Arc::clone(live));
                 }
                 _ => {
                     let live = live.map(|live| &**live);
-                    match Upstream::new(name.clone(), spec.clone(), files, live) {
+                    match Upstream::new(name.clone(), Arc::clone(spec), files, live) {
                         Ok(upstream) => upstreams.push(Arc::new(upstream)),
                         Err(error) => {
-                            let at = format!("{at}.{}", error.field());
-                            self.problem(&at, with_causes(&error));
+                            let at = format!("upstreams.{name}.{}", error.field());
+                            upstreams.extend(self.bare(name, spec, at, with_causes(&error)));
                         }
                     }
                 }
@@ -198,11 +200,46 @@ impl Build<'_> {
         upstreams
     }
 
+    /// What stands where an upstream cannot be built. One that a stranger declared costs nobody else
+    /// a change: it has no endpoint, and its requests are answered 503.
+    fn bare(
+        &mut self,
+        name: &UpstreamName,
+        spec: &UpstreamSpec,
+        at: String,
+        message: String,
+    ) -> Option<Arc<Upstream>> {
+        if !spec.refuses_local || !self.compiler.binds_listeners {
+            self.problem(&at, message);
+            return None;
+        }
+        self.impairments.push(Impairment {
+            at,
+            message,
+            help: "its requests are answered 503",
+            is_lasting: true,
+        });
+        let bare = UpstreamSpec {
+            endpoints: Vec::new(),
+            shares: Vec::new(),
+            tls: None,
+            ..spec.clone()
+        };
+        let files = upstream::Materials::default();
+        let upstream = Upstream::new(name.clone(), Arc::new(bare), files, None);
+        upstream.ok().map(Arc::new)
+    }
+
     /// `None`, and a problem for each, if files cannot be read.
-    fn upstream_files(&mut self, spec: &UpstreamSpec, at: &str) -> Option<upstream::Materials> {
+    fn upstream_files(
+        &mut self,
+        name: &UpstreamName,
+        spec: &UpstreamSpec,
+    ) -> Option<upstream::Materials> {
         let Some(tls) = &spec.tls else {
             return Some(upstream::Materials::default());
         };
+        let at = format!("upstreams.{name}");
         let mut read = |path: &Path, key: &str| self.file(path, &format!("{at}.tls.{key}"));
         let roots = tls.ca_file.as_ref().map(|path| read(path, "ca-file"));
         let client = tls.client.as_ref().map(|pair| {
@@ -502,45 +539,6 @@ impl Build<'_> {
 
 fn is_remote(spec: &PluginSpec) -> bool {
     matches!(spec.source, PluginSource::Remote(_))
-}
-
-fn rules(config: &Config) -> Vec<Vec<Rule>> {
-    // Positions by name, once: with 10,000 upstreams a search for each rule would take seconds.
-    let upstreams: HashMap<_, _> = config.upstreams.keys().zip(0..).collect();
-    let policies: HashMap<_, _> = config.policies.keys().zip(0..).collect();
-    let compile = |(route_index, route): (usize, &RouteSpec)| {
-        let rules = route.rules.iter().enumerate();
-        let rules = rules.map(|(rule_index, spec)| {
-            let backends = match &spec.action {
-                ActionSpec::Forward(backends) => backends.as_slice(),
-                ActionSpec::Redirect(_) | ActionSpec::Respond(_) | ActionSpec::Refuse(_) => &[],
-            };
-            Rule {
-                id: RuleId {
-                    route: u32::try_from(route_index).unwrap_or(u32::MAX),
-                    rule: u32::try_from(rule_index).unwrap_or(u32::MAX),
-                },
-                route: route.name.clone(),
-                backends: Backends::new(backends.iter().filter_map(|backend| {
-                    Some((*upstreams.get(&backend.upstream)?, backend.weight))
-                })),
-                policies: spec
-                    .policies
-                    .iter()
-                    .filter_map(|name| policies.get(name).copied())
-                    .collect(),
-                has_plugins: spec
-                    .policies
-                    .iter()
-                    .filter_map(|name| config.policies.get(name))
-                    .any(|policy| policy.plugin().is_some()),
-                first_byte: spec.first_byte,
-                spec: spec.clone(),
-            }
-        });
-        rules.collect()
-    };
-    config.routes.iter().enumerate().map(compile).collect()
 }
 
 /// An error and its causes in one line, for an operator.

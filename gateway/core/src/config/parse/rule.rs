@@ -1,6 +1,7 @@
 //! The meaning of routes and rules.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -90,7 +91,7 @@ impl FileReader<'_> {
             self.reading
                 .config
                 .routes
-                .push(RouteSpec { name, hosts, rules });
+                .push(Arc::new(RouteSpec { name, hosts, rules }));
         }
     }
 
@@ -140,12 +141,12 @@ impl FileReader<'_> {
             self.needs_prefix(&path, raw.rewrite.as_ref()?.span());
         }
         Some(RuleSpec {
-            matches: MatchSpec {
+            matches: Arc::new(MatchSpec {
                 path,
                 methods,
                 headers,
                 query,
-            },
+            }),
             action: action?,
             policies,
             headers: headers_spec,

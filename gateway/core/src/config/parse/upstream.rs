@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -113,7 +114,8 @@ impl FileReader<'_> {
             idle_connections,
         };
         if let Some(name) = self.item_name(&at, name, UpstreamName::parse) {
-            self.reading.config.upstreams.insert(name, spec);
+            let upstreams = &mut self.reading.config.upstreams;
+            upstreams.insert(name, Arc::new(spec));
         }
     }
 

@@ -35,7 +35,7 @@ fn accepts(rule: &RuleSpec, request: &RequestHead) -> bool {
 }
 
 /// Exact hosts before wildcards; routes without hosts if none of those accepts.
-fn plain_search(routes: &[RouteSpec], request: &RequestHead) -> Option<RuleId> {
+fn plain_search(routes: &[Arc<RouteSpec>], request: &RequestHead) -> Option<RuleId> {
     let host = request.authority.host();
     let named = |is_named: &dyn Fn(&Hostname) -> bool| {
         let routes = routes.iter().enumerate();
@@ -55,7 +55,7 @@ fn plain_search(routes: &[RouteSpec], request: &RequestHead) -> Option<RuleId> {
         .find_map(|routes| best(routes, request))
 }
 
-fn best(routes: &[(usize, &RouteSpec)], request: &RequestHead) -> Option<RuleId> {
+fn best(routes: &[(usize, &Arc<RouteSpec>)], request: &RequestHead) -> Option<RuleId> {
     let mut best: Option<(_, RuleId)> = None;
     for (route_index, route) in routes {
         for (rule_index, rule) in route.rules.iter().enumerate() {
@@ -133,7 +133,7 @@ proptest! {
         let back: Vec<&str> = rules.iter().rev().map(String::as_str).collect();
         let back = routes(&format!("[[routes]]\nrules = [{}]", back.join(",")));
         let request = request("GET", "x.test", &path, &[]);
-        let found = |routes: &[RouteSpec]| {
+        let found = |routes: &[Arc<RouteSpec>]| {
             let id = RouteTable::new(routes).find(&request)?;
             Some(rank(&routes[id.route as usize].rules[id.rule as usize]))
         };

@@ -3,8 +3,6 @@
 //! Each case is a manifest of the namespace `evil`, what is said about it, and what becomes of
 //! requests for `evil.test`. The namespace `victim` is the same beside each of them.
 
-mod hostile;
-
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -13,20 +11,15 @@ use rcgen::CertifiedKey;
 use rcgen::generate_simple_self_signed;
 
 use super::*;
+use crate::test_util::hostile;
+use crate::test_util::yaml::tls_secret;
 
 /// A certificate and its key, in base64.
-fn pair(host: &str) -> (String, String) {
+pub(super) fn pair(host: &str) -> (String, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec![host.to_owned()]).unwrap();
     let encode = |text: String| STANDARD.encode(text);
     (encode(cert.pem()), encode(signing_key.serialize_pem()))
-}
-
-fn tls_secret(namespace: &str, name: &str, cert: &str, key: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{namespace: {namespace}, name: {name}}}\n\
-         type: kubernetes.io/tls\ndata: {{tls.crt: {cert}, tls.key: {key}}}\n---\n"
-    )
 }
 
 /// Everything that a namespace can have.
@@ -122,7 +115,7 @@ fn what_is_hostile_is_refused_and_costs_nobody_else() {
     assert_eq!(problems(&base), Vec::<String>::new());
     let untouched = share(&base, "victim");
     assert!(untouched.contains("victim.test"), "{untouched}");
-    let cases = hostile::cases();
+    let cases = hostile::cases(&pair);
     assert!(cases.len() >= 60, "{}", cases.len());
     for (yaml, said, answered) in cases {
         let mut cluster = cluster(&victim);

@@ -22,7 +22,7 @@ fn state(text: &str) -> State {
             config: loaded(text).config,
             ..Translation::default()
         },
-        uids: BTreeMap::new(),
+        broken: BTreeMap::new(),
         accepted: BTreeMap::new(),
         left: BTreeMap::new(),
     }

@@ -1,6 +1,7 @@
 //! Shares, trials, keys and priorities, without a socket.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -232,8 +233,8 @@ fn an_upstream_without_endpoints_has_none_to_choose() {
             let full = upstream(&format!("{THREE}\nbalance = '{balance}'"));
             (full.name.clone(), full.spec.clone())
         };
-        spec.endpoints.clear();
-        spec.shares.clear();
+        Arc::make_mut(&mut spec).endpoints.clear();
+        Arc::make_mut(&mut spec).shares.clear();
         let empty = Upstream::new(name, spec, Materials::default(), None).unwrap();
         let headers = HeaderMap::new();
         let turn = Turn::default();

@@ -13,7 +13,8 @@ fn file(upstream: &str) -> ConfigText {
 
 fn spec(upstream: &str) -> UpstreamSpec {
     let loaded = parse(&[file(upstream)]).unwrap();
-    loaded.config.upstreams.into_values().next().unwrap()
+    let spec = loaded.config.upstreams.into_values().next().unwrap();
+    UpstreamSpec::clone(&spec)
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! Manifests that are wrong, by mistake or on purpose.
 
-use super::pair;
-use super::service;
-use super::tls_secret;
+use super::yaml::service;
+use super::yaml::tls_secret;
 
 const GOOD_PATHS: &str =
     "[{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]";
 
 /// A sound Ingress of `evil` with one part of it replaced.
-pub(super) fn ingress(part: &str, with: &str) -> String {
+pub fn ingress(part: &str, with: &str) -> String {
     let of = |name: &str, good: &str| {
         if part == name {
             with.to_owned()
@@ -63,10 +62,16 @@ fn slice(endpoints: &str) -> String {
     )
 }
 
-/// Manifest, what is said about it, and what requests for `evil.test` get.
-pub(super) fn cases() -> Vec<(String, String, &'static str)> {
+/// A certificate and its key in base64, for a host.
+pub type Pair<'p> = &'p dyn Fn(&str) -> (String, String);
+
+/// Manifest of the namespace `evil`, what is said about it, and what requests for `evil.test` get:
+/// what a test calls an answer, the name of an upstream or the reason of a refusal. Beside it is the
+/// namespace `victim`, with an older Ingress `main` for `victim.test` and the policies `guard` and
+/// `shared`, of which `evil` may use the latter.
+pub fn cases(pair: Pair<'_>) -> Vec<(String, String, &'static str)> {
     let mut cases = malformed();
-    cases.extend(greedy());
+    cases.extend(greedy(pair));
     cases.extend(guarded());
     // All of them have the Service that they may name.
     for (yaml, ..) in &mut cases {
@@ -200,7 +205,7 @@ fn malformed() -> Vec<(String, String, &'static str)> {
 }
 
 /// Objects that ask for what is not theirs.
-fn greedy() -> Vec<(String, String, &'static str)> {
+fn greedy(pair: Pair<'_>) -> Vec<(String, String, &'static str)> {
     let (cert, key) = pair("victim.test");
     let (own, own_key) = pair("evil.test");
     let (_, other_key) = pair("evil.test");
@@ -503,12 +508,12 @@ fn guarded() -> Vec<(String, String, &'static str)> {
             refused,
         ),
         (
-            nginx("whitelist-source-range", "10.0.0.0/8"),
+            nginx("whitelist-source-range", "10.0.0.0/8 everybody"),
             "keeps requests out",
             refused,
         ),
         (
-            nginx("denylist-source-range", "0.0.0.0/0"),
+            nginx("denylist-source-range", "\"1.2.3.4\\n} allow all\""),
             "keeps requests out",
             refused,
         ),
@@ -528,7 +533,7 @@ fn guarded() -> Vec<(String, String, &'static str)> {
         ),
         (nginx("canary", "'true'"), "serves nothing", "nothing"),
         (
-            nginx("proxy-body-size", "8m"),
+            nginx("proxy-body-size", "8mm"),
             "has no effect",
             "evil/web:80",
         ),
