@@ -1,8 +1,39 @@
 //! What the gateway asks of the DNS, and what it writes there.
+//!
+//! In reading order: [`client`] asks, [`preflight`] judges names before they are ordered,
+//! [`solver`] proves them by records. Below a solver is a [`DnsWriter`], which knows one way to
+//! change a zone.
+
+mod caa;
+pub mod client;
+mod name;
+pub mod place;
+pub mod preflight;
+pub mod reach;
+pub mod solver;
+pub mod update;
+mod visible;
+mod wire;
+
+#[cfg(test)]
+mod test_util;
 
 use std::fmt;
 
 use futures_util::future::BoxFuture;
+
+pub use client::DnsClient;
+pub use client::DnsSpec;
+pub use place::Place;
+pub use preflight::DnsPreflight;
+pub use preflight::Preflight;
+pub use preflight::Verdict;
+pub use reach::Reach;
+pub use solver::Solver;
+pub use solver::SolverSpec;
+pub use update::UpdateSpec;
+pub use update::UpdateWriter;
+pub use wire::DnsError;
 
 use crate::reason::Reason;
 
@@ -14,8 +45,12 @@ pub struct TxtRecord {
     pub value: String,
 }
 
-/// Writes TXT records where a CA finds them.
+/// Puts TXT records where a CA finds them.
 pub trait DnsSolver: Send + Sync + fmt::Debug {
+    /// Whether the proof of a host, which may be a wildcard, lands where this solver writes.
+    /// Changes nothing.
+    fn check<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Verdict>;
+
     /// Adds one value and returns once every server of the zone shows it. Idempotent; other values
     /// of the name stay.
     fn present<'a>(&'a self, record: &'a TxtRecord) -> BoxFuture<'a, Result<(), SolverError>>;
@@ -24,10 +59,48 @@ pub trait DnsSolver: Send + Sync + fmt::Debug {
     fn withdraw<'a>(&'a self, record: &'a TxtRecord) -> BoxFuture<'a, Result<(), SolverError>>;
 }
 
+/// One way to change a zone. Aliases were followed, and calls for one name come one at a time.
+pub trait DnsWriter: Send + Sync + fmt::Debug {
+    /// Whether it may write there. Changes nothing.
+    fn accepts<'a>(&'a self, place: &'a Place) -> BoxFuture<'a, Result<Access, SolverError>>;
+
+    /// Adds a value beside those that are there; one that is there already is no error.
+    fn add<'a>(
+        &'a self,
+        place: &'a Place,
+        value: &'a str,
+    ) -> BoxFuture<'a, Result<(), SolverError>>;
+
+    /// Removes that value alone; one that is not there is no error.
+    fn remove<'a>(
+        &'a self,
+        place: &'a Place,
+        value: &'a str,
+    ) -> BoxFuture<'a, Result<(), SolverError>>;
+}
+
+/// Whether a writer may write at a place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Access {
+    Granted,
+    /// Why not.
+    Denied(String),
+}
+
 /// Why a record was not written, for the person who may do something about it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct SolverError {
     pub reason: Reason,
     pub message: String,
+}
+
+impl SolverError {
+    /// Writing failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self {
+            reason: Reason::SolverFailed,
+            message: message.into(),
+        }
+    }
 }
