@@ -4,12 +4,15 @@
 //! [`solver`] proves them by records. Below a solver is a [`DnsWriter`], which knows one way to
 //! change a zone.
 
+pub mod aws;
 mod caa;
 pub mod client;
 mod name;
 pub mod place;
 pub mod preflight;
 pub mod reach;
+pub mod route53;
+pub mod secret;
 pub mod solver;
 pub mod update;
 mod visible;
@@ -19,6 +22,7 @@ mod wire;
 mod test_util;
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -29,6 +33,9 @@ pub use preflight::DnsPreflight;
 pub use preflight::Preflight;
 pub use preflight::Verdict;
 pub use reach::Reach;
+pub use route53::Route53Spec;
+pub use route53::Route53Writer;
+pub use secret::Secret;
 pub use solver::Solver;
 pub use solver::SolverSpec;
 pub use update::UpdateSpec;
@@ -69,7 +76,15 @@ pub trait DnsWriter: Send + Sync + fmt::Debug {
         &'a self,
         place: &'a Place,
         value: &'a str,
-    ) -> BoxFuture<'a, Result<(), SolverError>>;
+    ) -> BoxFuture<'a, Result<Progress, SolverError>>;
+
+    /// How far what [`add`](Self::add) began is by now.
+    fn poll<'a>(
+        &'a self,
+        place: &'a Place,
+        value: &'a str,
+        ticket: &'a str,
+    ) -> BoxFuture<'a, Result<Progress, SolverError>>;
 
     /// Removes that value alone; one that is not there is no error.
     fn remove<'a>(
@@ -85,6 +100,15 @@ pub enum Access {
     Granted,
     /// Why not.
     Denied(String),
+}
+
+/// How far a value is on its way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// The writer has done its part.
+    Done,
+    /// To be asked for again after a while.
+    Pending { ticket: String, after: Duration },
 }
 
 /// Why a record was not written, for the person who may do something about it.

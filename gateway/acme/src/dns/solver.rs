@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::sync::MutexGuard;
+use tokio::time::Instant;
 use tokio::time::sleep;
 
 use super::Access;
 use super::DnsSolver;
 use super::DnsWriter;
+use super::Progress;
 use super::SolverError;
 use super::TxtRecord;
 use super::client::DnsClient;
@@ -111,9 +113,19 @@ impl Solver {
     async fn add(&self, record: &TxtRecord) -> Result<(), SolverError> {
         let place = Place::find(&self.client, &name::parse(&record.name)?).await?;
         place.check(&self.client).await?;
-        {
+        let mut progress = {
             let _turn = self.turn(&place).await;
-            self.writer.add(&place, &record.value).await?;
+            self.writer.add(&place, &record.value).await?
+        };
+        let deadline = Instant::now() + self.spec.propagation;
+        while let Progress::Pending { ticket, after } = progress {
+            if Instant::now() + after > deadline {
+                let (name, within) = (place.name(), self.spec.propagation.as_secs());
+                let message = format!("the record at {name} is not published after {within} s");
+                return Err(SolverError::failed(message));
+            }
+            sleep(after).await;
+            progress = self.writer.poll(&place, &record.value, &ticket).await?;
         }
         if let Some(delay) = self.spec.delay {
             sleep(delay).await;

@@ -30,11 +30,14 @@ use hickory_proto::rr::rdata::tsig::TsigError;
 
 use super::Access;
 use super::DnsWriter;
+use super::Progress;
 use super::SolverError;
 use super::client::DNS_PORT;
 use super::client::DnsClient;
 use super::name;
 use super::place::Place;
+use super::secret::Secret;
+use super::secret::SecretError;
 use super::wire;
 use super::wire::DnsError;
 
@@ -63,14 +66,14 @@ pub enum UpdateAlgorithm {
 }
 
 /// Where updates go, and by which right.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct UpdateSpec {
     /// The primary server: an address or a name, with a port if it is not 53.
     pub server: String,
     pub key_name: String,
     pub algorithm: UpdateAlgorithm,
     /// Base64, as `tsig-keygen` prints it.
-    pub secret: String,
+    pub secret: Secret,
 }
 
 /// Why updates could not be set up.
@@ -80,10 +83,12 @@ pub enum UpdateSpecError {
     Server { server: String },
     #[error("{name:?} is no name of a TSIG key")]
     KeyName { name: String },
-    #[error("the secret is no base64")]
-    Base64,
-    #[error("the secret has {len} bytes; a key has at least {MIN_SECRET_LEN}")]
-    Short { len: usize },
+    #[error("the secret of TSIG key {key} is no base64")]
+    Base64 { key: String },
+    #[error("the secret of TSIG key {key} has {len} bytes, and not {MIN_SECRET_LEN} or more")]
+    Short { key: String, len: usize },
+    #[error("the secret of TSIG key {key}: {error}")]
+    Secret { key: String, error: SecretError },
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,25 +101,16 @@ enum Server {
 pub struct UpdateWriter {
     client: DnsClient,
     server: Server,
-    key: TSigner,
+    key_name: Name,
     algorithm: UpdateAlgorithm,
-}
-
-impl fmt::Debug for UpdateSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpdateSpec")
-            .field("server", &self.server)
-            .field("key_name", &self.key_name)
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
+    secret: Secret,
 }
 
 impl fmt::Debug for UpdateWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpdateWriter")
             .field("server", &self.server)
-            .field("key", &name::shown(self.key.signer_name()))
+            .field("key", &name::shown(&self.key_name))
             .finish_non_exhaustive()
     }
 }
@@ -173,24 +169,42 @@ impl UpdateWriter {
             name: spec.key_name.clone(),
         };
         let key_name = name::parse(&spec.key_name).map_err(|_| bad_name())?;
-        // Line breaks come with files.
-        let text: String = spec.secret.split_ascii_whitespace().collect();
-        let secret = STANDARD.decode(text).map_err(|_| UpdateSpecError::Base64)?;
-        if secret.len() < MIN_SECRET_LEN {
-            return Err(UpdateSpecError::Short { len: secret.len() });
+        let writer = Self {
+            client,
+            server,
+            key_name,
+            algorithm: spec.algorithm,
+            secret: spec.secret.clone(),
+        };
+        // One in a file may come later.
+        if matches!(writer.secret, Secret::Text(_)) {
+            writer.key()?;
         }
-        let algorithm = match spec.algorithm {
+        Ok(writer)
+    }
+
+    fn key(&self) -> Result<TSigner, UpdateSpecError> {
+        let key = name::shown(&self.key_name);
+        let text = self.secret.load().map_err(|error| {
+            let key = key.clone();
+            UpdateSpecError::Secret { key, error }
+        })?;
+        // Tools break long lines.
+        let text: String = text.split_ascii_whitespace().collect();
+        let Ok(secret) = STANDARD.decode(text) else {
+            return Err(UpdateSpecError::Base64 { key });
+        };
+        if secret.len() < MIN_SECRET_LEN {
+            let len = secret.len();
+            return Err(UpdateSpecError::Short { key, len });
+        }
+        let algorithm = match self.algorithm {
             UpdateAlgorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
             UpdateAlgorithm::HmacSha384 => TsigAlgorithm::HmacSha384,
             UpdateAlgorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
         };
-        let key = TSigner::new(secret, algorithm, key_name, FUDGE).map_err(|_| bad_name())?;
-        Ok(Self {
-            client,
-            server,
-            key,
-            algorithm: spec.algorithm,
-        })
+        let signer = TSigner::new(secret, algorithm, self.key_name.clone(), FUDGE);
+        signer.map_err(|_| UpdateSpecError::KeyName { name: key })
     }
 
     async fn change(
@@ -203,11 +217,13 @@ impl UpdateWriter {
             let message = format!("a value of {} bytes fits into no string", value.len());
             return Err(SolverError::failed(message));
         }
+        let key = self.key();
+        let key = key.map_err(|error| SolverError::failed(error.to_string()))?;
         let server = self.addr().await?;
         let mut last = DnsError::Timeout { server };
         for _ in 0..ATTEMPTS {
             // Signed anew: a server may refuse one that it has seen.
-            let (message, verifier) = self.signed(place, value, class)?;
+            let (message, verifier) = signed(&key, place, value, class)?;
             let bytes = wire::encode(server, &message)?;
             match wire::by_tcp(server, &bytes, &message, UPDATE_TIME).await {
                 Ok((answer, bytes)) => {
@@ -236,30 +252,6 @@ impl UpdateWriter {
         }
     }
 
-    fn signed(
-        &self,
-        place: &Place,
-        value: &str,
-        class: DNSClass,
-    ) -> Result<(Message, TSigVerifier), SolverError> {
-        let mut message = Message::new(wire::number(), MessageType::Query, OpCode::Update);
-        // An update has its zone where a query has its question (RFC 2136, 2.3).
-        message.add_query(Query::query(place.apex().clone(), RecordType::SOA));
-        let data = RData::TXT(TXT::new(vec![value.to_owned()]));
-        let mut record = Record::from_rdata(place.target().clone(), TTL, data);
-        record.dns_class = class;
-        if class == DNSClass::NONE {
-            record.ttl = 0;
-        }
-        message.add_authority(record);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or_default().as_secs();
-        let verifier = message.finalize(&self.key, now).ok().flatten();
-        let verifier =
-            verifier.ok_or_else(|| SolverError::failed("an update could not be signed"))?;
-        Ok((message, verifier))
-    }
-
     fn judge(
         &self,
         place: &Place,
@@ -267,7 +259,7 @@ impl UpdateWriter {
         bytes: &[u8],
         mut verifier: TSigVerifier,
     ) -> Result<Access, SolverError> {
-        let (server, key) = (&self.server, name::shown(self.key.signer_name()));
+        let (server, key) = (&self.server, name::shown(&self.key_name));
         let code = answer.metadata.response_code;
         let tsig = answer.signature.as_deref().map(|record| &record.data);
         if let Some(error) = tsig.and_then(|tsig| tsig.error.as_ref()) {
@@ -299,7 +291,7 @@ impl UpdateWriter {
 
     /// Says what RFC 8945, 5.3.2 tells by a number.
     fn refused_key(&self, error: &TsigError, tsig: Option<&TSIG>) -> SolverError {
-        let (server, key) = (&self.server, name::shown(self.key.signer_name()));
+        let (server, key) = (&self.server, name::shown(&self.key_name));
         let what = match error {
             TsigError::BadSig => "the secret is not the server's (BADSIG)".to_owned(),
             TsigError::BadKey => format!(
@@ -316,6 +308,30 @@ impl UpdateWriter {
         };
         SolverError::failed(format!("TSIG key {key} refused by {server}: {what}"))
     }
+}
+
+/// An update that adds a value (class IN) or deletes it (NONE), and what its answer has to prove.
+fn signed(
+    key: &TSigner,
+    place: &Place,
+    value: &str,
+    class: DNSClass,
+) -> Result<(Message, TSigVerifier), SolverError> {
+    let mut message = Message::new(wire::number(), MessageType::Query, OpCode::Update);
+    // An update has its zone where a query has its question (RFC 2136, 2.3).
+    message.add_query(Query::query(place.apex().clone(), RecordType::SOA));
+    let data = RData::TXT(TXT::new(vec![value.to_owned()]));
+    let mut record = Record::from_rdata(place.target().clone(), TTL, data);
+    record.dns_class = class;
+    if class == DNSClass::NONE {
+        record.ttl = 0;
+    }
+    message.add_authority(record);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let verifier = message.finalize(key, now).ok().flatten();
+    let verifier = verifier.ok_or_else(|| SolverError::failed("an update could not be signed"))?;
+    Ok((message, verifier))
 }
 
 /// Our time and the server's, which an answer to a message out of time bears (RFC 8945, 5.2.3).
@@ -335,8 +351,20 @@ impl DnsWriter for UpdateWriter {
         &'a self,
         place: &'a Place,
         value: &'a str,
-    ) -> BoxFuture<'a, Result<(), SolverError>> {
-        Box::pin(async move { done(self.change(place, value, DNSClass::IN).await?) })
+    ) -> BoxFuture<'a, Result<Progress, SolverError>> {
+        Box::pin(async move {
+            done(self.change(place, value, DNSClass::IN).await?)?;
+            Ok(Progress::Done)
+        })
+    }
+
+    fn poll<'a>(
+        &'a self,
+        _place: &'a Place,
+        _value: &'a str,
+        _ticket: &'a str,
+    ) -> BoxFuture<'a, Result<Progress, SolverError>> {
+        Box::pin(async { Ok(Progress::Done) })
     }
 
     fn remove<'a>(

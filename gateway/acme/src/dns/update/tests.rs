@@ -21,7 +21,7 @@ fn spec(dns: &TestDns) -> UpdateSpec {
         server: dns.addr.to_string(),
         key_name: "postern".to_owned(),
         algorithm: UpdateAlgorithm::HmacSha256,
-        secret: STANDARD.encode(SECRET),
+        secret: Secret::Text(STANDARD.encode(SECRET)),
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_key_that_is_refused_is_told_from_one_that_may_not() {
     let cases = [
         (
             UpdateSpec {
-                secret: STANDARD.encode([7; 32]),
+                secret: Secret::Text(STANDARD.encode([7; 32])),
                 ..good.clone()
             },
             "the secret is not the server's (BADSIG)",
@@ -168,7 +168,7 @@ fn what_cannot_work_is_refused_at_once() {
         server: "ns1.vt.edu".to_owned(),
         key_name: "postern.".to_owned(),
         algorithm: UpdateAlgorithm::HmacSha512,
-        secret: STANDARD.encode(SECRET) + "\n",
+        secret: Secret::Text(STANDARD.encode(SECRET) + "\n"),
     };
     for server in [
         "ns1.vt.edu",
@@ -194,16 +194,35 @@ fn what_cannot_work_is_refused_at_once() {
             "{server}: {error}"
         );
     }
+    let key = || "postern".to_owned();
     for (secret, want) in [
-        ("***", UpdateSpecError::Base64),
-        ("c2hvcnQ=", UpdateSpecError::Short { len: 5 }),
+        ("***", UpdateSpecError::Base64 { key: key() }),
+        ("c2hvcnQ=", UpdateSpecError::Short { key: key(), len: 5 }),
     ] {
         let spec = UpdateSpec {
-            secret: secret.to_owned(),
+            secret: Secret::Text(secret.to_owned()),
             ..good.clone()
         };
         assert_eq!(UpdateWriter::new(&spec, client.clone()).unwrap_err(), want);
     }
     let shown = format!("{good:?} {:?}", UpdateWriter::new(&good, client).unwrap());
-    assert!(!shown.contains(good.secret.trim()), "{shown}");
+    assert!(!shown.contains(&STANDARD.encode(SECRET)), "{shown}");
+}
+
+#[tokio::test]
+async fn a_secret_in_a_file_is_read_when_it_is_used() {
+    let dns = server().await;
+    let name = format!("postern-acme-{}-tsig", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let spec = UpdateSpec {
+        secret: Secret::File(path.clone()),
+        ..spec(&dns)
+    };
+    let solver = solver(&dns, &spec);
+    let record = record("app1.vt.edu", "x");
+    let error = solver.present(&record).await.unwrap_err().message;
+    assert!(error.contains("-tsig cannot be read"), "{error}");
+    std::fs::write(&path, STANDARD.encode(SECRET) + "\n").unwrap();
+    solver.present(&record).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
 }
