@@ -1,5 +1,7 @@
 //! What the gateway asks of the DNS, and what it writes there.
 
+pub mod preflight;
+
 use std::fmt;
 
 use futures_util::future::BoxFuture;
