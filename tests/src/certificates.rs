@@ -6,6 +6,7 @@
 
 pub mod issue;
 pub mod pebble;
+pub mod scripted;
 
 use std::fmt::Display;
 use std::path::PathBuf;

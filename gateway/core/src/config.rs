@@ -9,6 +9,7 @@
 //! [`Problem`] in them.
 
 mod held;
+pub mod issuer;
 pub mod kubernetes;
 pub mod listener;
 pub mod parse;
@@ -32,6 +33,8 @@ use std::sync::OnceLock;
 
 pub use held::Held;
 pub use held::HeldFiles;
+pub use issuer::IssuerSpec;
+pub use issuer::ManagedSpec;
 pub use kubernetes::KubernetesSpec;
 pub use listener::CertificateSpec;
 pub use listener::ListenerSpec;
@@ -43,6 +46,7 @@ pub use route::RouteSpec;
 pub use upstream::UpstreamSpec;
 
 use crate::name::CertificateName;
+use crate::name::IssuerName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
 use crate::name::UpstreamName;
@@ -61,6 +65,11 @@ pub struct Config {
     pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
+    /// Who certificates are had from.
+    pub issuers: BTreeMap<IssuerName, IssuerSpec>,
+    /// Certificates that the gateway gets for itself. Once it has one, that is among
+    /// `certificates`, by the same name.
+    pub managed: BTreeMap<CertificateName, ManagedSpec>,
     pub upstreams: BTreeMap<UpstreamName, UpstreamSpec>,
     pub policies: BTreeMap<PolicyName, PolicySpec>,
     /// In source order, which is the last tie-break between rules.
@@ -79,6 +88,8 @@ pub struct RuntimeSpec {
     pub workers: Option<NonZeroUsize>,
     /// Where compiled and fetched plugins are kept; `None` keeps them in memory alone.
     pub cache_dir: Option<PathBuf>,
+    /// Where accounts, keys and certificates that the gateway gets for itself are kept.
+    pub state_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

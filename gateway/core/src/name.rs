@@ -80,6 +80,10 @@ name!(
     /// The name of a certificate.
     CertificateName
 );
+name!(
+    /// The name of an issuer of certificates.
+    IssuerName
+);
 
 #[cfg(test)]
 mod tests {

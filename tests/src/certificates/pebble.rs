@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http::Request;
+use http::header;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
 use hyper::client::conn::http1;
@@ -115,7 +117,7 @@ impl Pebble {
             "keyAlgorithm": "ecdsa",
             "profiles": {
                 "default": profile(plan.validity),
-                "short": profile(160 * 60 * 60),
+                "short": profile(plan.validity.min(160 * 60 * 60)),
             },
         }});
         let config = dir.write("pebble.json", format!("{config:#}"));
@@ -152,13 +154,17 @@ impl Pebble {
     async fn await_start(&self) -> Result<(), String> {
         let end = Instant::now() + START;
         loop {
-            if self.ask(self.management, "/roots/0").await.is_ok()
-                && self.ask(self.directory, "/dir").await.is_ok()
-            {
-                return Ok(());
-            }
-            if Instant::now() > end {
-                return Err(format!("Pebble does not answer:\n{}", self.log()));
+            let root = self.ask(self.management, "/roots/0").await;
+            let asked = match root {
+                Ok(_) => self.ask(self.directory, "/dir").await,
+                Err(error) => Err(error),
+            };
+            match asked {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > end => {
+                    return Err(format!("no answer: {error}\n{}", self.log()));
+                }
+                Err(_) => {}
             }
             sleep(POLL).await;
         }
@@ -222,10 +228,16 @@ impl Pebble {
     }
 
     async fn ask(&self, addr: SocketAddr, path: &str) -> Result<String, String> {
-        let tls = Tls::to(&self.authority, "localhost");
+        let tls = Tls {
+            alpn: &["http/1.1"],
+            ..Tls::to(&self.authority, "localhost")
+        };
         let stream = tls.connect(addr).await.map_err(failed("Pebble"))?;
         let mut client = Client::over_http1(stream).await.map_err(failed("Pebble"))?;
-        let request = client.request("GET", "localhost", path);
+        let mut request = client.request("GET", "localhost", path);
+        // It answers nobody who does not say what he is (RFC 8555, 6.1).
+        let agent = HeaderValue::from_static("postern-tests");
+        request.headers_mut().insert(header::USER_AGENT, agent);
         let reply = client.send(request).await.map_err(failed("Pebble"))?;
         match reply.status.is_success() {
             true => Ok(reply.text()),
@@ -238,7 +250,7 @@ fn challtestsrv(dns: SocketAddr, management: SocketAddr) -> Result<Child, String
     let path = tool(&format!("pebble-challtestsrv-{VERSION}"))?;
     Command::new(path)
         .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
-        .args(["-dns01", &dns.to_string()])
+        .args(["-dnsserver", &dns.to_string()])
         .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""])
         .args(["-management", &management.to_string()])
         .stdout(std::process::Stdio::null())

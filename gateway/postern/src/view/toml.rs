@@ -7,13 +7,14 @@ use serde_json::Map;
 use serde_json::Value;
 
 /// The order in which a person reads a configuration.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "runtime",
     "access-log",
     "admin",
     "limits",
     "kubernetes",
     "listeners",
+    "issuers",
     "certificates",
     "upstreams",
     "plugins",
