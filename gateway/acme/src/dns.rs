@@ -6,6 +6,7 @@
 
 pub mod aws;
 mod caa;
+pub mod choice;
 pub mod client;
 mod name;
 pub mod place;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub use choice::SolverChoice;
 pub use client::DnsClient;
 pub use client::DnsSpec;
 pub use place::Place;

@@ -169,7 +169,16 @@ impl DnsClient {
         let mut chain = vec![start.clone()];
         let mut current = start.clone();
         loop {
-            match self.at(&current, kind).await? {
+            let answer = match self.at(&current, kind).await {
+                // Servers that follow aliases in vain say no more than that they failed (BIND of an
+                // alias of itself): the alias alone tells why.
+                Err(error @ DnsError::Failed { .. }) => match self.alias(&current).await {
+                    Ok(Some(next)) => Answer::Alias(next),
+                    _ => return Err(error),
+                },
+                answer => answer?,
+            };
+            match answer {
                 Answer::Alias(next) => {
                     extend(&mut chain, &next)?;
                     current = next;
