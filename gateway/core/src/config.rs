@@ -8,6 +8,7 @@
 //! what the JSON Schema is generated from), [`parse`] turns texts into a [`Config`] or into every
 //! [`Problem`] in them.
 
+pub mod dns;
 mod held;
 pub mod issuer;
 pub mod kubernetes;
@@ -31,6 +32,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+pub use dns::DnsSolverSpec;
+pub use dns::DnsSpec;
 pub use held::Held;
 pub use held::HeldFiles;
 pub use issuer::IssuerSpec;
@@ -46,6 +49,7 @@ pub use route::RouteSpec;
 pub use upstream::UpstreamSpec;
 
 use crate::name::CertificateName;
+use crate::name::DnsSolverName;
 use crate::name::IssuerName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
@@ -65,6 +69,10 @@ pub struct Config {
     pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
+    /// Whom the gateway asks about names.
+    pub dns: DnsSpec,
+    /// Where it may write records that prove names.
+    pub dns_solvers: BTreeMap<DnsSolverName, DnsSolverSpec>,
     /// Who certificates are had from.
     pub issuers: BTreeMap<IssuerName, IssuerSpec>,
     /// Certificates that the gateway gets for itself. Once it has one, that is among

@@ -81,6 +81,10 @@ name!(
     CertificateName
 );
 name!(
+    /// The name of a way to write DNS records.
+    DnsSolverName
+);
+name!(
     /// The name of an issuer of certificates.
     IssuerName
 );

@@ -28,15 +28,21 @@ use postern_acme::engine::State;
 use postern_acme::store::directory::DirectoryStore;
 use postern_core::config::CertificateSpec;
 use postern_core::config::Config;
+use postern_core::config::DnsSolverSpec;
+use postern_core::config::DnsSpec;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
+use postern_core::name::DnsSolverName;
 use postern_core::name::IssuerName;
 use postern_proxy::Challenges;
+use postern_proxy::Gateway;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use self::show::OneMachine;
+use crate::solver;
+use crate::solver::PluginDesk;
 
 /// How often a process that waits for the folder looks whether it is free, and what challenges the
 /// other one shows.
@@ -46,6 +52,9 @@ const STANDBY: Duration = Duration::from_millis(250);
 pub struct Certificates {
     clock: Clock,
     issuers: BTreeMap<IssuerName, Arc<Issuer>>,
+    /// What the issuers were told of the DNS.
+    dns: (DnsSpec, BTreeMap<DnsSolverName, DnsSolverSpec>),
+    desk: Arc<PluginDesk>,
     desired: watch::Sender<Arc<Desired>>,
     issued: watch::Receiver<Arc<Issued>>,
     state: watch::Receiver<Arc<State>>,
@@ -95,6 +104,8 @@ impl Certificates {
         let mut certificates = Self {
             clock,
             issuers: BTreeMap::new(),
+            dns: Default::default(),
+            desk: Arc::default(),
             desired,
             issued: engine.issued(),
             state: engine.state(),
@@ -110,8 +121,11 @@ impl Certificates {
         Ok(Some(certificates))
     }
 
-    /// Lets the engine work. `None` the second time.
-    pub fn work(&self) -> Option<Working> {
+    /// Lets the engine work, and plugins of this gateway write records. `None` the second time.
+    pub fn work(&self, gateway: &Arc<Gateway>) -> Option<Working> {
+        if let Err(error) = self.desk.open(gateway) {
+            tracing::error!(%error, "plugins cannot write DNS records");
+        }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Ended by whoever holds what is returned.
         let task = tokio::spawn(work(waiting.take()?));
@@ -120,11 +134,21 @@ impl Certificates {
 
     /// Gets what this configuration declares from now on, and nothing else.
     pub fn want(&mut self, config: &Config) {
+        let dns = (config.dns.clone(), config.dns_solvers.clone());
+        let is_dns_same = self.dns == dns;
+        self.dns = dns;
+        // Reads files, where there are solvers.
+        let client = solver::client(config);
+        let solvers = solver::solvers(config, &client, &self.desk);
         let mut issuers = BTreeMap::new();
         for (name, spec) in &config.issuers {
-            let kept = self.issuers.get(name).filter(|kept| kept.spec == *spec);
+            let kept = self.issuers.get(name);
+            let kept = kept.filter(|kept| is_dns_same && kept.spec == *spec);
             let issuer = kept.map(Arc::clone).unwrap_or_else(|| {
-                Arc::new(Issuer::new(name.clone(), spec.clone(), self.clock.clone()))
+                let mut issuer = Issuer::new(name.clone(), spec.clone(), self.clock.clone());
+                issuer.preflight = solver::preflight(config, spec, solvers.as_ref());
+                issuer.solver = solvers.clone();
+                Arc::new(issuer)
             });
             issuers.insert(name.clone(), issuer);
         }

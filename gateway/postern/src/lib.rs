@@ -19,6 +19,7 @@ pub mod explain;
 pub mod fetch;
 pub mod plugin;
 pub mod run;
+pub mod solver;
 pub mod source;
 pub mod telemetry;
 pub mod view;

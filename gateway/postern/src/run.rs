@@ -126,7 +126,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
     let states = certificates.map(Certificates::state);
     // From now on: authorities look at the listeners. Ends before the drain, so that who takes
     // over can go on.
-    let working = certificates.and_then(Certificates::work);
+    let working = certificates.and_then(|certificates| certificates.work(&gateway));
     panel.attach(Arc::clone(&gateway), status.clone(), states);
     let control = tokio::spawn(control.run());
     for (listener, addr) in gateway.listener_addrs() {

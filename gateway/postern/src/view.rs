@@ -7,6 +7,7 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod dns;
 mod issuer;
 mod kubernetes;
 mod limits;
@@ -96,6 +97,8 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
                 .map_or(Value::Null, kubernetes::kubernetes),
         ),
         ("listeners", named(&config.listeners, listener)),
+        ("dns", dns::dns(&config.dns)),
+        ("dns-solvers", named(&config.dns_solvers, dns::solver)),
         ("certificates", certificates),
         ("issuers", named(&config.issuers, issuer::issuer)),
         ("upstreams", named(&config.upstreams, upstream::upstream)),

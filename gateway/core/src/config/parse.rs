@@ -4,6 +4,7 @@
 //! its own), references (names across files). A step reports all it finds; only a part that a step
 //! could not read is left out of the next one.
 
+mod dns;
 mod issuer;
 mod item;
 mod kubernetes;
@@ -79,6 +80,7 @@ pub fn parse(files: &[ConfigText]) -> Result<Loaded, Vec<Problem>> {
 enum Kind {
     Listener,
     Certificate,
+    DnsSolver,
     Issuer,
     Upstream,
     /// Plugins and policies.
@@ -90,6 +92,7 @@ impl Kind {
         match self {
             Self::Listener => "listener",
             Self::Certificate => "certificate",
+            Self::DnsSolver => "DNS solver",
             Self::Issuer => "issuer",
             Self::Upstream => "upstream",
             Self::Policy => "policy or plugin",
@@ -100,6 +103,7 @@ impl Kind {
         match self {
             Self::Listener => "listeners",
             Self::Certificate => "certificates",
+            Self::DnsSolver => "dns-solvers",
             Self::Issuer => "issuers",
             Self::Upstream => "upstreams",
             Self::Policy => "plugins",
@@ -141,6 +145,7 @@ impl Reading {
                 .push(Problem::error(origin, message).with_help(help));
         }
         self.check_listeners();
+        self.check_solvers();
         self.check_managed();
         self.check_twins();
         self.check_cache();
@@ -260,7 +265,14 @@ impl FileReader<'_> {
         let mut table = table.into_inner();
         self.shape(schema).check_root(&mut table);
 
-        for key in ["runtime", "access-log", "admin", "limits", "kubernetes"] {
+        for key in [
+            "runtime",
+            "access-log",
+            "admin",
+            "limits",
+            "kubernetes",
+            "dns",
+        ] {
             if let Some((key, _)) = table.get_key_value(key).filter(|_| !self.is_main) {
                 let message = format!("[{}] belongs into the main file", key.get_ref());
                 self.error(key.span(), message);
@@ -281,6 +293,10 @@ impl FileReader<'_> {
         if let Some(raw) = self.section(&mut table, schema, "kubernetes") {
             self.kubernetes(&raw);
         }
+        if let Some(raw) = self.section(&mut table, schema, "dns") {
+            self.dns(&raw);
+        }
+        self.dns_solvers(&mut table, schema);
         let items = self.items(&mut table, schema, "issuers", Kind::Issuer);
         for (name, raw) in items {
             self.issuer(&name, &raw);

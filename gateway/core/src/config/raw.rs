@@ -3,6 +3,7 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod dns;
 mod issuer;
 mod kubernetes;
 mod policy;
@@ -15,6 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(super) use dns::*;
 pub(super) use issuer::*;
 pub(super) use kubernetes::*;
 pub(super) use upstream::*;
@@ -75,6 +77,10 @@ pub(super) struct RawFile {
     pub listeners: Table<RawListener>,
     /// Certificates, by name.
     pub certificates: Table<RawCertificate>,
+    /// Whom the gateway asks about names. Main file only.
+    pub dns: Option<RawDns>,
+    /// Ways to write TXT records for challenges of kind dns-01, by name.
+    pub dns_solvers: Table<RawDnsSolver>,
     /// Certificate authorities (ACME, RFC 8555) from which the gateway gets certificates, by name.
     pub issuers: Table<RawIssuer>,
     /// Groups of endpoints, by name.

@@ -214,6 +214,8 @@ fn a_change_that_changes_nothing_wants_nothing_new() {
     let mut certificates = Certificates {
         clock: Clock::system(),
         issuers: BTreeMap::new(),
+        dns: Default::default(),
+        desk: Arc::default(),
         desired,
         issued: shared.1,
         state: watch::channel(Arc::default()).1,

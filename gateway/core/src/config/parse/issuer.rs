@@ -130,6 +130,7 @@ impl FileReader<'_> {
             let kind = match **word {
                 RawChallengeKind::Http01 => ChallengeKind::Http01,
                 RawChallengeKind::TlsAlpn01 => ChallengeKind::TlsAlpn01,
+                RawChallengeKind::Dns01 => ChallengeKind::Dns01,
             };
             if kinds.contains(&kind) {
                 self.error(word.span(), format!("'{}' is listed twice", kind.as_str()));

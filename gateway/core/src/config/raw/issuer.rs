@@ -21,7 +21,8 @@ pub(in crate::config) struct RawIssuer {
     pub external_account: Option<At<RawExternalAccount>>,
     /// How names are validated, the preferred way first: "http-01" (a listener in clear text, which
     /// the authority reaches at port 80), "tls-alpn-01" (a listener that speaks TLS, which it reaches
-    /// at port 443). Default: both, in this order. Where the authority has validated names by
+    /// at port 443), "dns-01" (a TXT record that one of `dns-solvers` writes; the only one for
+    /// wildcards). Default: the first two, in this order. Where the authority has validated names by
     /// other means, none is used.
     pub challenges: Option<At<Vec<At<RawChallengeKind>>>>,
     /// "ecdsa-p256" or "rsa-2048". Default: "ecdsa-p256".
@@ -60,6 +61,8 @@ pub(in crate::config) enum RawChallengeKind {
     Http01,
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    #[serde(rename = "dns-01")]
+    Dns01,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
@@ -80,7 +83,7 @@ pub(in crate::config) struct RawReach {
     /// Addresses that lead to this gateway.
     #[serde(default)]
     pub addresses: Vec<Text>,
-    /// DNS servers to ask, with their ports. Default: those of /etc/resolv.conf.
+    /// DNS servers to ask, with their ports. Default: those of `dns`.
     #[serde(default)]
     pub resolvers: Vec<Text>,
 }
