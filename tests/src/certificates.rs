@@ -4,8 +4,12 @@
 //! Every scenario starts the built program beside a Pebble of its own on ports of its own, and says
 //! in a line what it saw. `tests/certificates/setup.sh` installs what they run.
 
+pub mod bind;
+pub mod dns;
 pub mod issue;
 pub mod pebble;
+pub mod prove;
+pub mod route53;
 pub mod scripted;
 
 use std::fmt::Display;

@@ -14,7 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use postern_tests::certificates::Outcome;
+use postern_tests::certificates::dns;
 use postern_tests::certificates::issue;
+use postern_tests::certificates::prove;
 use tokio::time::Instant;
 use tokio::time::timeout;
 
@@ -30,6 +32,14 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("tls-alpn-01", || Box::pin(issue::tls_alpn_01())),
     ("external account binding", || Box::pin(issue::bound())),
     ("renewed under load", || Box::pin(issue::renewed())),
+    ("dns: preflight", || Box::pin(dns::preflight())),
+    ("dns: updates to BIND", || Box::pin(dns::update())),
+    ("dns: Route 53", || Box::pin(dns::route53())),
+    ("dns-01 by BIND", || Box::pin(prove::bind())),
+    ("dns-01 by Route 53", || Box::pin(prove::route53())),
+    ("a name that leads elsewhere", || {
+        Box::pin(prove::elsewhere())
+    }),
 ];
 
 fn main() -> ExitCode {
