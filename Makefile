@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .PHONY: run build release guests setup-guests setup-tests test fmt lint doc deny fuzz \
 	soak-reload soak-reload-short soak-takeover soak-takeover-short soak-plugins \
 	soak-plugins-short soak-faults soak-faults-short exhaustion test-bundled test-languages \
-	test-kubernetes kubernetes-scale kubernetes-manifests bindings \
+	test-kubernetes test-certificates kubernetes-scale kubernetes-manifests bindings \
 	bench bench-micro clean
 
 # Nothing is rebuilt often enough here for its cost in space and first builds.
@@ -52,7 +52,8 @@ setup-tests:
 test: setup-tests fmt lint guests
 	$(CARGO) test --locked
 	$(CARGO) test --locked -p postern-plugin $(PLUGINS:%=-p %)
-	$(MAKE) doc deny test-bundled test-languages test-kubernetes soak-reload-short \
+	$(MAKE) doc deny test-bundled test-languages test-kubernetes \
+		test-certificates soak-reload-short \
 		soak-takeover-short soak-plugins-short \
 		soak-faults-short
 
@@ -91,6 +92,11 @@ test-languages: build setup-guests
 test-kubernetes: build
 	tests/kubernetes/setup.sh
 	$(TARGET)/debug/test-kubernetes
+
+# Certificates from Pebble and with real DNS servers, by the built program.
+test-certificates: build
+	tests/certificates/setup.sh
+	$(TARGET)/debug/test-certificates
 
 # Ten thousand applications. Figures of a release build, on a machine that does nothing else.
 kubernetes-scale:

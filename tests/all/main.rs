@@ -3,6 +3,7 @@
 
 mod access_log;
 mod balancing;
+mod certificates;
 mod client_auth;
 mod documents;
 mod drain;

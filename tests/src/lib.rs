@@ -9,6 +9,7 @@
 )]
 
 pub mod bundled;
+pub mod certificates;
 pub mod certs;
 pub mod client;
 pub mod exhaustion;

@@ -107,6 +107,52 @@ impl Reason {
             Self::Expiring => "Expiring",
         }
     }
+
+    /// Who may do something about it, and what.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::DnsNotFound | Self::DnsElsewhere => {
+                "ask whoever runs the DNS zone for the record; it is noticed within ten minutes"
+            }
+            Self::DnsMixed => "ask whoever runs the DNS zone to take the foreign addresses away",
+            Self::DnsLoop => "ask whoever runs the DNS zone to mend the aliases",
+            Self::DnsUnreachable => {
+                "see that the gateway reaches its DNS servers, and that those of the zone answer"
+            }
+            Self::CaaForbids => {
+                "ask whoever runs the DNS zone to allow the authority by CAA, or choose another issuer"
+            }
+            Self::PolicyDenied => {
+                "choose another issuer, or let this one have the name: see allowed"
+            }
+            Self::RateLimited => "nothing: it is tried again when the pause is over",
+            Self::LedgerFull => "wait, or raise certificates-a-week if the authority allows more",
+            Self::EabRequired => {
+                "get a key identifier and a key from the authority: see external-account"
+            }
+            Self::EabRefused => {
+                "get a new key identifier and key from the authority: most can be used once"
+            }
+            Self::AccountPaused => "do what the authority asks for; its words hold the address",
+            Self::SolverFailed => "see the message: the DNS server or its credentials are at fault",
+            Self::ValidationFailed => {
+                "see that the authority reaches this gateway: firewall, load balancer, addresses in the DNS"
+            }
+            Self::Processing => "nothing: it takes its time, days at some authorities",
+            Self::OrderRefused => "see the words of the authority; change the hosts or the issuer",
+            Self::IssuerUnreachable => {
+                "see that the gateway reaches the authority: proxy, firewall, roots in ca-file"
+            }
+            Self::CertificateRefused => "tell the authority; what was served before is served on",
+            Self::StorageFailed => {
+                "see that the folder state-dir can be written and has room; nothing is ordered before"
+            }
+            Self::ExternallyManaged => "nothing here; whoever provides it renews it",
+            Self::KeyMismatch => "provide the key that belongs to the certificate, or delete both",
+            Self::Expiring => "see why whoever provides it has not renewed it",
+        }
+    }
 }
 
 impl fmt::Display for Reason {

@@ -8,7 +8,9 @@
 //! what the JSON Schema is generated from), [`parse`] turns texts into a [`Config`] or into every
 //! [`Problem`] in them.
 
+pub mod dns;
 mod held;
+pub mod issuer;
 pub mod kubernetes;
 pub mod listener;
 pub mod parse;
@@ -31,8 +33,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
+pub use dns::DnsSolverSpec;
+pub use dns::DnsSpec;
 pub use held::Held;
 pub use held::HeldFiles;
+pub use issuer::IssuerSpec;
+pub use issuer::ManagedSpec;
 pub use kubernetes::KubernetesSpec;
 pub use listener::CertificateSpec;
 pub use listener::ListenerSpec;
@@ -44,6 +50,8 @@ pub use route::RouteSpec;
 pub use upstream::UpstreamSpec;
 
 use crate::name::CertificateName;
+use crate::name::DnsSolverName;
+use crate::name::IssuerName;
 use crate::name::ListenerName;
 use crate::name::PolicyName;
 use crate::name::UpstreamName;
@@ -65,6 +73,15 @@ pub struct Config {
     pub kubernetes: Option<KubernetesSpec>,
     pub listeners: BTreeMap<ListenerName, ListenerSpec>,
     pub certificates: BTreeMap<CertificateName, CertificateSpec>,
+    /// Whom the gateway asks about names.
+    pub dns: DnsSpec,
+    /// Where it may write records that prove names.
+    pub dns_solvers: BTreeMap<DnsSolverName, DnsSolverSpec>,
+    /// Who certificates are had from.
+    pub issuers: BTreeMap<IssuerName, IssuerSpec>,
+    /// Certificates that the gateway gets for itself. Once it has one, that is among
+    /// `certificates`, by the same name.
+    pub managed: BTreeMap<CertificateName, ManagedSpec>,
     pub upstreams: BTreeMap<UpstreamName, Arc<UpstreamSpec>>,
     pub policies: BTreeMap<PolicyName, PolicySpec>,
     /// In source order, which is the last tie-break between rules.
@@ -83,6 +100,8 @@ pub struct RuntimeSpec {
     pub workers: Option<NonZeroUsize>,
     /// Where compiled and fetched plugins are kept; `None` keeps them in memory alone.
     pub cache_dir: Option<PathBuf>,
+    /// Where accounts, keys and certificates that the gateway gets for itself are kept.
+    pub state_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -80,6 +80,14 @@ name!(
     /// The name of a certificate.
     CertificateName
 );
+name!(
+    /// The name of a way to write DNS records.
+    DnsSolverName
+);
+name!(
+    /// The name of an issuer of certificates.
+    IssuerName
+);
 
 #[cfg(test)]
 mod tests {

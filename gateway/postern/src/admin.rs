@@ -11,6 +11,7 @@
 //! | `/ready` | 200 while requests are served, else 503 with the reason |
 //! | `/metrics` | the text format of Prometheus |
 //! | `/config` | the running configuration, its problems and the health of endpoints, without secrets |
+//! | `/certs` | how each certificate does: served from where, until when, what next, and why not |
 //! | `/explain?method=&url=&header=&listener=` | what would happen to a request; `format=text` for people |
 
 pub mod client;
@@ -35,6 +36,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use postern_acme::clock::Clock;
+use postern_acme::engine::State;
 use postern_core::hostname::Authority;
 use postern_kube::source::Report;
 use postern_proxy::Gateway;
@@ -44,6 +47,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
+use crate::certificates;
 use crate::cluster::ClusterStatus;
 use crate::cluster::missing;
 use crate::control::Status;
@@ -86,6 +90,8 @@ pub struct Panel {
 struct Running {
     gateway: Arc<Gateway>,
     status: watch::Receiver<Arc<Status>>,
+    /// Of certificates that the gateway gets for itself, if it does.
+    certificates: Option<watch::Receiver<Arc<State>>>,
 }
 
 impl Panel {
@@ -103,8 +109,17 @@ impl Panel {
     }
 
     /// Tells about this gateway from now on. Only the first call counts.
-    pub fn attach(&self, gateway: Arc<Gateway>, status: watch::Receiver<Arc<Status>>) {
-        let _ = self.running.set(Running { gateway, status });
+    pub fn attach(
+        &self,
+        gateway: Arc<Gateway>,
+        status: watch::Receiver<Arc<Status>>,
+        certificates: Option<watch::Receiver<Arc<State>>>,
+    ) {
+        let _ = self.running.set(Running {
+            gateway,
+            status,
+            certificates,
+        });
     }
 }
 
@@ -170,11 +185,15 @@ fn answer(panel: &Panel, local: IpAddr, request: &http::request::Parts) -> Respo
         "/ready" => ready(panel),
         "/metrics" => with_running(panel, metrics),
         "/config" => with_running(panel, config),
+        "/certs" => with_running(panel, certs),
         "/explain" => {
             let query = request.uri.query().unwrap_or_default();
             with_running(panel, |running| explain(running, query))
         }
-        "/" => text(StatusCode::OK, "/live /ready /metrics /config /explain\n"),
+        "/" => text(
+            StatusCode::OK,
+            "/live /ready /metrics /config /certs /explain\n",
+        ),
         _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
     }
 }
@@ -239,6 +258,12 @@ fn with_running(
 fn metrics(running: &Running) -> Response<Full<Bytes>> {
     let mut body = running.gateway.metrics();
     body.push_str(&running.status.borrow().metrics());
+    if let Some(state) = &running.certificates {
+        body.push_str(&certificates::view::metrics(
+            &state.borrow(),
+            Clock::system().now(),
+        ));
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     response(StatusCode::OK, kind, body)
 }
@@ -265,6 +290,17 @@ fn config(running: &Running) -> Response<Full<Bytes>> {
         "health": health.collect::<Vec<_>>(),
         "config": view::config(&snapshot.config, Secrets::Hidden),
     });
+    response(StatusCode::OK, "application/json", format!("{value:#}\n"))
+}
+
+/// How every certificate does.
+fn certs(running: &Running) -> Response<Full<Bytes>> {
+    let snapshot = running.gateway.published().load();
+    let state = running.certificates.as_ref();
+    let state = state.map_or_else(Arc::default, |state| Arc::clone(&state.borrow()));
+    let now = Clock::system().now();
+    let views = certificates::view::all(snapshot.certificates(), &snapshot.config, &state, now);
+    let value = json!({ "certificates": views });
     response(StatusCode::OK, "application/json", format!("{value:#}\n"))
 }
 

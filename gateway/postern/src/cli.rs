@@ -3,6 +3,7 @@
 //!
 //! What the commands find out, they find out with the code of the server.
 
+mod certs;
 mod check;
 mod explain;
 mod plugin;
@@ -44,6 +45,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Certs(certs::Args),
     /// Print the JSON Schema of the configuration file
     ///
     /// Editors that know TOML use it to complete keys and to mark mistakes while you type. In a file
@@ -89,6 +91,7 @@ fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(args),
+        Command::Certs(args) => certs::run(&args),
         Command::Schema => {
             let schema = postern_core::config::schema();
             print(format_args!("{schema:#}"));

@@ -8,7 +8,8 @@
 //! [`Status`], in the metrics and on the admin listener.
 //!
 //! A look at files reads them all; a change of the cluster alone reads no file again. What is served
-//! is one configuration of both, see [`crate::cluster`].
+//! is one configuration of both, see [`crate::cluster`], and of what issuers delivered, see
+//! [`crate::certificates`].
 
 mod status;
 
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use postern_acme::engine::Issued;
 use postern_core::config::Config;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
@@ -36,6 +38,8 @@ use tokio::time::timeout;
 
 use self::status::impairments;
 use self::status::log_changes;
+use crate::certificates;
+use crate::certificates::Certificates;
 use crate::cluster;
 use crate::cluster::Cluster;
 use crate::cluster::ClusterStatus;
@@ -72,6 +76,9 @@ pub struct Start {
     materials: Materials,
     warnings: Vec<Problem>,
     cluster: Option<Cluster>,
+    certificates: Option<Certificates>,
+    /// What of them is in `loaded`.
+    issued: Arc<Issued>,
     /// As much of the cluster as is in `loaded`.
     state: Option<Arc<State>>,
     /// What is wrong with objects of the cluster.
@@ -101,6 +108,7 @@ struct Next {
     files: Arc<Loaded>,
     loaded: Arc<Loaded>,
     state: Option<Arc<State>>,
+    issued: Arc<Issued>,
     objects: Arc<[ObjectProblem]>,
     materials: Materials,
     /// `None` if only places have changed, not what they say.
@@ -135,6 +143,8 @@ impl Start {
             materials,
             warnings,
             cluster: None,
+            certificates: None,
+            issued: Arc::default(),
             state: None,
             objects: Arc::default(),
         })
@@ -149,18 +159,39 @@ impl Start {
         }
         self.state = cluster.state();
         self.cluster = Some(cluster);
-        let (loaded, objects) = self.merge(&self.files, self.state.as_deref());
+        let state = self.state.as_deref();
+        let (loaded, objects) = self.merge(&self.files, state, &self.issued);
         self.materials = block_in_place(|| self.materials.renewed(&loaded.config));
         self.loaded = loaded;
         self.objects = objects;
     }
 
-    /// What is served of these files and this state of the cluster.
+    /// Takes what issuers deliver as another source.
+    pub fn issue(&mut self, mut certificates: Certificates) {
+        self.issued = certificates.issued();
+        self.certificates = Some(certificates);
+        let state = self.state.as_deref();
+        let (loaded, objects) = self.merge(&self.files, state, &self.issued);
+        self.materials = block_in_place(|| self.materials.renewed(&loaded.config));
+        self.loaded = loaded;
+        self.objects = objects;
+    }
+
+    /// What is served of these files, of this state of the cluster, and of what was issued.
     fn merge(
         &self,
         files: &Arc<Loaded>,
         state: Option<&State>,
+        issued: &Issued,
     ) -> (Arc<Loaded>, Arc<[ObjectProblem]>) {
+        let with_issued;
+        let files = match issued.0.is_empty() {
+            true => files,
+            false => {
+                with_issued = Arc::new(certificates::merge(files, issued));
+                &with_issued
+            }
+        };
         if self.cluster.is_none() {
             return (Arc::clone(files), Arc::default());
         }
@@ -171,6 +202,12 @@ impl Start {
     /// For who writes to the cluster.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
+    }
+
+    /// The latest that was issued.
+    fn issued(&mut self) -> Arc<Issued> {
+        let certificates = self.certificates.as_mut();
+        certificates.map_or_else(Arc::default, Certificates::issued)
     }
 
     fn cluster_status(&self) -> Option<ClusterStatus> {
@@ -250,15 +287,22 @@ impl Control {
         (control, receiver)
     }
 
+    /// For who lets them be got.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.start.certificates.as_ref()
+    }
+
     pub async fn run(mut self) {
         let mut put_off = 0;
         loop {
             let files = self.start.source.changed();
             let cluster = changed(self.start.cluster.as_mut());
+            let issued = issued(self.start.certificates.as_mut());
             let changed = async {
                 tokio::select! {
                     () = files => true,
                     () = cluster => false,
+                    () = issued => false,
                 }
             };
             let published = self.gateway.published().load();
@@ -270,7 +314,7 @@ impl Control {
             };
             drop(published);
             if !have_files_changed {
-                let look = self.look_at_cluster().await;
+                let look = self.look_at_others().await;
                 self.apply(look);
                 continue;
             }
@@ -296,10 +340,11 @@ impl Control {
         let mut next = None;
         let mut warnings = Vec::new();
         let state = self.start.cluster.as_mut().and_then(Cluster::state);
+        let issued = self.start.issued();
         // Each round takes back at least one file, so this ends.
         while let Some(loaded) = load(&mut settling) {
             let files = Arc::new(loaded);
-            let (loaded, objects) = self.start.merge(&files, state.as_deref());
+            let (loaded, objects) = self.start.merge(&files, state.as_deref(), &issued);
             let (materials, is_whole) = block_in_place(|| {
                 let source = &mut self.start.source;
                 source.cover_materials(Materials::paths(&loaded.config));
@@ -321,7 +366,17 @@ impl Control {
                     let published = self.gateway.published().load();
                     let served = snapshot.as_ref().unwrap_or(&published);
                     warnings.extend(impairments(served, &loaded.origins));
-                    next = Some((files, loaded, state, objects, materials, snapshot));
+                    next = Some(Next {
+                        // Known when the files have settled.
+                        good: Good::new(),
+                        files,
+                        loaded,
+                        state,
+                        issued,
+                        objects,
+                        materials,
+                        snapshot,
+                    });
                     break;
                 }
                 Err(problems) => {
@@ -344,28 +399,21 @@ impl Control {
         problems.extend(warnings);
         Some(Look {
             problems,
-            next: next.map(
-                |(files, loaded, state, objects, materials, snapshot)| Next {
-                    good,
-                    files,
-                    loaded,
-                    state,
-                    objects,
-                    materials,
-                    snapshot,
-                },
-            ),
+            next: next.map(|next| Next { good, ..next }),
         })
     }
 
-    /// The cluster has changed, and no file has.
-    async fn look_at_cluster(&mut self) -> Look {
+    /// The cluster has changed, or what was issued, and no file has.
+    async fn look_at_others(&mut self) -> Look {
         let state = self.start.cluster.as_mut().and_then(Cluster::state);
-        let is_known = match (&state, &self.start.state) {
-            (Some(now), Some(before)) => Arc::ptr_eq(now, before),
-            (None, None) => true,
-            _ => false,
-        };
+        let issued = self.start.issued();
+        let is_same_issued = Arc::ptr_eq(&issued, &self.start.issued);
+        let is_known = is_same_issued
+            && match (&state, &self.start.state) {
+                (Some(now), Some(before)) => Arc::ptr_eq(now, before),
+                (None, None) => true,
+                _ => false,
+            };
         let mut problems = self.file_errors.clone();
         problems.extend(self.start.warnings.iter().cloned());
         if is_known {
@@ -378,7 +426,8 @@ impl Control {
             };
         }
         let files = Arc::clone(&self.start.files);
-        let (loaded, objects) = block_in_place(|| self.start.merge(&files, state.as_deref()));
+        let (loaded, objects) =
+            block_in_place(|| self.start.merge(&files, state.as_deref(), &issued));
         let materials = block_in_place(|| self.start.materials.renewed(&loaded.config));
         let wanted = Materials::remotes(&loaded.config);
         let fetched = self.start.fetcher.fetch(&wanted, CLUSTER_PATIENCE).await;
@@ -393,6 +442,7 @@ impl Control {
                     files,
                     loaded,
                     state,
+                    issued,
                     objects,
                     materials,
                     snapshot,
@@ -464,6 +514,10 @@ impl Control {
             self.start.files = next.files;
             self.start.loaded = next.loaded;
             self.start.state = next.state;
+            self.start.issued = next.issued;
+            if let Some(certificates) = &mut self.start.certificates {
+                certificates.want(&self.start.files.config);
+            }
             cluster::log_changes(&self.start.objects, &next.objects);
             self.start.objects = next.objects;
             self.start.materials = next.materials;
@@ -521,6 +575,14 @@ impl Control {
 async fn changed(cluster: Option<&mut Cluster>) {
     match cluster {
         Some(cluster) => cluster.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never where none are got.
+async fn issued(certificates: Option<&mut Certificates>) {
+    match certificates {
+        Some(certificates) => certificates.changed().await,
         None => std::future::pending().await,
     }
 }

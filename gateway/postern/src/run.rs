@@ -28,6 +28,7 @@ use tokio::task::block_in_place;
 use crate::admin;
 use crate::admin::Panel;
 use crate::admin::Readiness;
+use crate::certificates::Certificates;
 use crate::cluster::Cluster;
 use crate::cluster::Place;
 use crate::control::Control;
@@ -121,7 +122,12 @@ async fn serve(options: Options) -> Result<End, Failure> {
     // Ended below, before anything else ends.
     let writer = start.cluster().map(Cluster::write);
     let (control, mut status) = Control::new(start, compiler, Arc::clone(&gateway));
-    panel.attach(Arc::clone(&gateway), status.clone());
+    let certificates = control.certificates();
+    let states = certificates.map(Certificates::state);
+    // From now on: authorities look at the listeners. Ends before the drain, so that who takes
+    // over can go on.
+    let working = certificates.and_then(|certificates| certificates.work(&gateway));
+    panel.attach(Arc::clone(&gateway), status.clone(), states);
     let control = tokio::spawn(control.run());
     for (listener, addr) in gateway.listener_addrs() {
         tracing::info!(listener = listener.as_str(), %addr, "listening");
@@ -157,6 +163,7 @@ async fn serve(options: Options) -> Result<End, Failure> {
     drop(admin);
     readiness.send_replace(Readiness::Draining);
     control.abort();
+    drop(working);
     // While requests finish, which takes longer.
     let written = tokio::spawn(async move {
         if let Some(writer) = writer {
@@ -253,6 +260,12 @@ async fn start(
         let cluster = Cluster::follow(place, start.config()).await?;
         panel.wait_for(cluster.reports());
         start.follow(cluster).await;
+    }
+    let challenges = compiler.challenges();
+    let certificates = Certificates::open(start.config(), start.origins(), challenges).await;
+    let certificates = certificates.map_err(|problem| Failure::Problems(vec![problem]))?;
+    if let Some(certificates) = certificates {
+        start.issue(certificates);
     }
     start.fetch().await;
     let first = start.compile(&compiler).await.map_err(Failure::Problems)?;

@@ -7,6 +7,8 @@
 //! Parsing what [`toml`] writes gives the same configuration again, as long as file names are read
 //! from the same directory.
 
+mod dns;
+mod issuer;
 mod kubernetes;
 mod limits;
 mod policy;
@@ -21,6 +23,7 @@ use postern_core::config::AccessLogFormat;
 use postern_core::config::CertificateSpec;
 use postern_core::config::Config;
 use postern_core::config::ListenerSpec;
+use postern_core::config::ManagedSpec;
 use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::Problem;
@@ -46,6 +49,7 @@ use postern_core::config::route::pattern;
 use postern_core::config::source::FetchSpec;
 use postern_core::config::source::Location;
 use postern_core::config::source::LoginSpec;
+use postern_core::name::CertificateName;
 use postern_core::path::EncodedSlash;
 use serde_json::Map;
 use serde_json::Value;
@@ -71,6 +75,15 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
             spec => policies.insert(name.to_string(), view.policy(spec)),
         };
     }
+    let managed =
+        |(name, spec): (&CertificateName, &ManagedSpec)| (name.to_string(), issuer::managed(spec));
+    // What was issued is shown as what was asked for.
+    let mut certificates = config.certificates.clone();
+    certificates.retain(|name, _| !config.managed.contains_key(name));
+    let mut certificates = named(&certificates, certificate);
+    if let Value::Object(certificates) = &mut certificates {
+        certificates.extend(config.managed.iter().map(managed));
+    }
     object([
         ("runtime", runtime(config)),
         ("access-log", access_log(config)),
@@ -84,7 +97,10 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
                 .map_or(Value::Null, kubernetes::kubernetes),
         ),
         ("listeners", named(&config.listeners, listener)),
-        ("certificates", named(&config.certificates, certificate)),
+("dns", dns::dns(&config.dns)),
+        ("dns-solvers", named(&config.dns_solvers, dns::solver)),
+        ("certificates", certificates),
+        ("issuers", named(&config.issuers, issuer::issuer)),
         (
             "upstreams",
             named(&config.upstreams, |spec| upstream::upstream(spec)),
@@ -277,6 +293,7 @@ fn runtime(config: &Config) -> Value {
     object([
         ("workers", json!(spec.workers.map(|count| count.get()))),
         ("cache-dir", json!(spec.cache_dir.as_deref().map(path))),
+        ("state-dir", json!(spec.state_dir.as_deref().map(path))),
     ])
 }
 

@@ -127,6 +127,7 @@ pub(crate) async fn serve(
                 tracing::debug!(upstream = %upstream, client.addr = %peer, error, "connection not passed on");
             }
         }
+        Ok(Opening::Over) => {}
         // A health check that connects and leaves is no failure.
         Err(error) if proxy_header::is_silence(&error) => {}
         Err(error) => {
@@ -199,7 +200,7 @@ impl Accepted {
             }
         }
         let opened = open(clock, listener, stream).await?;
-        Ok(Opening::Ours(opened))
+        Ok(opened.map_or(Opening::Over, Opening::Ours))
     }
 
     /// Whose connection it is, and where it came to.
@@ -216,6 +217,8 @@ impl Accepted {
 enum Opening {
     Ours(Opened),
     Passed(TcpStream, UpstreamName),
+    /// A handshake was all.
+    Over,
 }
 
 /// A connection that a load balancer passed on with a header.
@@ -311,24 +314,24 @@ impl Drop for PanicCount<'_> {
     }
 }
 
-async fn open(clock: &Clock, listener: &Listener, stream: TcpStream) -> io::Result<Opened> {
+async fn open(clock: &Clock, listener: &Listener, stream: TcpStream) -> io::Result<Option<Opened>> {
     let Some(tls) = &listener.tls else {
         let limit = listener.spec.timeouts.request_head;
         let is_h2 = clock.timeout(limit, has_h2_preface(&stream)).await;
-        return Ok(Opened {
+        return Ok(Some(Opened {
             is_h2: is_h2.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?,
             stream: Stream::Plain(stream),
             tls: None,
-        });
+        }));
     };
     let limit = listener.spec.timeouts.handshake;
     let handshaken = clock.timeout(limit, tls.accept(stream)).await;
     let handshaken = handshaken.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-    Ok(Opened {
+    Ok(handshaken.map(|handshaken| Opened {
         stream: Stream::Server(handshaken.stream),
         is_h2: handshaken.is_h2,
         tls: Some(handshaken.session),
-    })
+    }))
 }
 
 /// Whether a clear-text client begins with the preface of HTTP/2. Looks without taking.

@@ -8,7 +8,7 @@
 //! Reading order, which is the order of a request: [`gateway`] and [`worker`] (who runs), then
 //! [`listener`], [`tls`], [`guard`], [`connection`], **[`request`]** (start here), [`policy`],
 //! [`upstream`], [`body`], [`response`], [`access_log`]. What they all read: [`snapshot`]; what they
-//! may take together: [`overload`]. Beside requests, for plugins: [`callout`], [`log_calls`],
+//! may take together: [`overload`]. Beside both: [`challenges`]. Beside requests, for plugins: [`callout`], [`log_calls`],
 //! [`ticks`]. Without any client: [`rehearsal`].
 //!
 //! Deliberately not here: where configuration comes from. This crate knows neither files being
@@ -17,6 +17,7 @@
 mod access_log;
 mod body;
 mod callout;
+mod challenges;
 mod clock;
 mod connection;
 mod error;
@@ -39,6 +40,8 @@ mod tls;
 mod upstream;
 mod worker;
 
+pub use challenges::ChallengeError;
+pub use challenges::Challenges;
 pub use gateway::EndpointHealth;
 pub use gateway::Gateway;
 pub use listener::listen;
@@ -47,6 +50,7 @@ pub use listener::takeover::leave_to;
 pub use overload::memory_limit;
 pub use snapshot::Impairment;
 pub use snapshot::Published;
+pub use snapshot::ServedCertificate;
 pub use snapshot::Snapshot;
 pub use snapshot::compile::Compiler;
 pub use snapshot::component::Builds;

@@ -152,6 +152,9 @@ async fn forward(
         return Err(ProxyError::Misdirected);
     }
 
+    if let Some(response) = challenge::own(&view.snapshot.challenges, &head) {
+        return Ok(Answer::Response(response));
+    }
     if !view.challengers.is_empty() && challenge::is_challenge(connection, &head) {
         let asked = challenge::answer(view, connection, head, client, version, record);
         head = match Box::pin(asked).await? {

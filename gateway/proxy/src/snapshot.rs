@@ -21,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use postern_core::config::Config;
 use postern_core::config::route::RuleSpec;
+use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
 use postern_core::name::PolicyName;
 use postern_core::name::RouteName;
@@ -29,6 +30,7 @@ use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
 use postern_wasm::Plugin;
 
+use crate::challenges::Challenges;
 use crate::listener::Listener;
 use crate::policy::Policy;
 use crate::tls::certificates::Certificate;
@@ -50,6 +52,8 @@ pub struct Snapshot {
     pub(crate) policies: Vec<Arc<Policy>>,
     pub(crate) listeners: Vec<Arc<Listener>>,
     certificates: BTreeMap<CertificateName, Arc<Certificate>>,
+    /// Shared by all snapshots.
+    pub(crate) challenges: Arc<Challenges>,
     /// What is served otherwise than it was declared.
     impairments: Vec<Impairment>,
 }
@@ -146,11 +150,32 @@ impl Snapshot {
         }
     }
 
+    /// Every certificate, by name.
+    pub fn certificates(&self) -> impl Iterator<Item = ServedCertificate> {
+        let certificates = self.certificates.iter();
+        certificates.map(|(name, certificate)| ServedCertificate {
+            name: name.clone(),
+            hosts: certificate.names().to_vec(),
+            not_before: certificate.not_before(),
+            not_after: certificate.not_after(),
+        })
+    }
+
     /// Each certificate with the Unix time, in seconds, at which it expires.
     pub(crate) fn certificate_expiries(&self) -> impl Iterator<Item = (&str, i64)> {
         let certificates = self.certificates.iter();
         certificates.map(|(name, certificate)| (name.as_str(), certificate.not_after()))
     }
+}
+
+/// A certificate that is served, whoever brought it.
+#[derive(Clone, Debug)]
+pub struct ServedCertificate {
+    pub name: CertificateName,
+    pub hosts: Vec<Hostname>,
+    /// Unix time in seconds.
+    pub not_before: i64,
+    pub not_after: i64,
 }
 
 /// The cell that holds the current snapshot.

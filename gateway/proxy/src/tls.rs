@@ -19,6 +19,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::Acceptor;
 use rustls::server::ProducesTickets;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::TlsAcceptor;
@@ -26,8 +27,11 @@ use tokio_rustls::server::TlsStream;
 
 use self::certificates::Certificate;
 use self::certificates::CertificateChoice;
+use self::certificates::is_challenge;
 use self::client_auth::ClientFields;
 use self::tickets::SharedTickets;
+use crate::challenges::ACME_TLS;
+use crate::challenges::Challenges;
 
 const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -44,6 +48,7 @@ pub(crate) struct ServerTls {
     ticketer: Option<Arc<dyn ProducesTickets>>,
     /// Those of hosts whose clients show certificates.
     tickets: client_auth::Tickets,
+    challenges: Arc<Challenges>,
 }
 
 /// A listener cannot speak TLS.
@@ -74,7 +79,12 @@ impl ServerTls {
             // Without tickets, clients do a full handshake each time: slower, not wrong.
             ticketer: rustls::crypto::aws_lc_rs::Ticketer::new().ok(),
             tickets: client_auth::Tickets::default(),
+            challenges: Arc::default(),
         }
+    }
+
+    pub(crate) fn challenges(&self) -> &Arc<Challenges> {
+        &self.challenges
     }
 
     pub(crate) fn acceptor(
@@ -100,7 +110,11 @@ impl ServerTls {
         let default = spec.default_certificate.as_ref();
         let default = default.and_then(|name| certificates.get(name).cloned());
         let served = served.map(|(_, certificate)| Arc::clone(certificate));
-        let choice = Arc::new(CertificateChoice::new(served, default));
+        let choice = Arc::new(CertificateChoice::new(
+            served,
+            default,
+            Arc::clone(&self.challenges),
+        ));
         let versions: &[_] = match spec.min_version {
             TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -114,7 +128,8 @@ impl ServerTls {
                 None => config.with_no_client_auth(),
             };
             let mut config = config.with_cert_resolver(Arc::clone(&choice) as Arc<_>);
-            config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
+            // Last: who offers something else besides gets that.
+            config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec(), ACME_TLS.to_vec()];
             if let Some(ticketer) = ticketer {
                 config.ticketer = ticketer;
             }
@@ -223,14 +238,20 @@ impl ListenerTls {
         passthrough::upstream_of(stream, &self.passthrough).await
     }
 
-    /// Does the handshake; the caller bounds the time.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Handshaken> {
-        let (stream, domain) = if self.domains.is_empty() {
+    /// Does the handshake; the caller bounds the time. `None`: it was all that was wanted, as the
+    /// answer to a challenge.
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Option<Handshaken>> {
+        let (mut stream, domain) = if self.domains.is_empty() {
             (self.acceptor.accept(stream).await?, 0)
         } else {
             let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-            let name = start.client_hello().server_name().map(canonical);
-            let domain = self.domain_of(name.as_deref());
+            let hello = start.client_hello();
+            let name = hello.server_name().map(canonical);
+            // An authority shows no certificate of its own.
+            let domain = match is_challenge(&hello) {
+                true => 0,
+                false => self.domain_of(name.as_deref()),
+            };
             let config = match domain.checked_sub(1).and_then(|at| self.domains.get(at)) {
                 Some(domain) => &domain.config,
                 None => self.acceptor.config(),
@@ -239,6 +260,11 @@ impl ListenerTls {
             (start.into_stream(config).await?, domain)
         };
         let (_, connection) = stream.get_ref();
+        if connection.alpn_protocol() == Some(ACME_TLS) {
+            // The authority has seen what it wanted; that it hears of the end is a courtesy.
+            let _ = stream.shutdown().await;
+            return Ok(None);
+        }
         let is_h2 = connection.alpn_protocol() == Some(H2);
         let sni = connection.server_name().map(canonical);
         // The handshake showed it.
@@ -254,11 +280,11 @@ impl ListenerTls {
             domain,
             client,
         };
-        Ok(Handshaken {
+        Ok(Some(Handshaken {
             stream: Box::new(stream),
             is_h2,
             session,
-        })
+        }))
     }
 }
 

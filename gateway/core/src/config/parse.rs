@@ -4,6 +4,8 @@
 //! its own), references (names across files). A step reports all it finds; only a part that a step
 //! could not read is left out of the next one.
 
+mod dns;
+mod issuer;
 mod item;
 mod kubernetes;
 mod limits;
@@ -39,6 +41,7 @@ use super::raw;
 use super::raw::At;
 use super::shape::Shape;
 use super::shape::join;
+use crate::name::CertificateName;
 
 /// Largest configuration file in bytes. 10,000 routes take about a tenth of it.
 pub const MAX_FILE_BYTES: usize = 16 << 20;
@@ -77,6 +80,8 @@ pub fn parse(files: &[ConfigText]) -> Result<Loaded, Vec<Problem>> {
 enum Kind {
     Listener,
     Certificate,
+    DnsSolver,
+    Issuer,
     Upstream,
     /// Plugins and policies.
     Policy,
@@ -87,6 +92,8 @@ impl Kind {
         match self {
             Self::Listener => "listener",
             Self::Certificate => "certificate",
+            Self::DnsSolver => "DNS solver",
+            Self::Issuer => "issuer",
             Self::Upstream => "upstream",
             Self::Policy => "policy or plugin",
         }
@@ -96,6 +103,8 @@ impl Kind {
         match self {
             Self::Listener => "listeners",
             Self::Certificate => "certificates",
+            Self::DnsSolver => "dns-solvers",
+            Self::Issuer => "issuers",
             Self::Upstream => "upstreams",
             Self::Policy => "plugins",
         }
@@ -112,6 +121,8 @@ struct Reading {
     /// those is not a second problem.
     declared: HashMap<(Kind, String), Origin>,
     references: Vec<(Kind, String, Origin)>,
+    /// The certificates that one entry with several hosts stands for.
+    parts: BTreeMap<CertificateName, Vec<CertificateName>>,
 }
 
 impl Reading {
@@ -134,6 +145,8 @@ impl Reading {
                 .push(Problem::error(origin, message).with_help(help));
         }
         self.check_listeners();
+        self.check_solvers();
+        self.check_managed();
         self.check_twins();
         self.check_cache();
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -172,7 +185,7 @@ impl Reading {
                         self.origins.find(&at),
                         format!("listener '{name}' speaks TLS and there is no certificate"),
                     )
-                    .with_help("declare one: [certificates.NAME] with cert-file and key-file"),
+                    .with_help("declare one: [certificates.NAME] with cert-file and key-file, or issuer and hosts"),
                 );
             }
         }
@@ -252,7 +265,14 @@ impl FileReader<'_> {
         let mut table = table.into_inner();
         self.shape(schema).check_root(&mut table);
 
-        for key in ["runtime", "access-log", "admin", "limits", "kubernetes"] {
+        for key in [
+            "runtime",
+            "access-log",
+            "admin",
+            "limits",
+            "kubernetes",
+            "dns",
+        ] {
             if let Some((key, _)) = table.get_key_value(key).filter(|_| !self.is_main) {
                 let message = format!("[{}] belongs into the main file", key.get_ref());
                 self.error(key.span(), message);
@@ -272,6 +292,14 @@ impl FileReader<'_> {
         }
         if let Some(raw) = self.section(&mut table, schema, "kubernetes") {
             self.kubernetes(&raw);
+        }
+        if let Some(raw) = self.section(&mut table, schema, "dns") {
+            self.dns(&raw);
+        }
+        self.dns_solvers(&mut table, schema);
+        let items = self.items(&mut table, schema, "issuers", Kind::Issuer);
+        for (name, raw) in items {
+            self.issuer(&name, &raw);
         }
         let items = self.items(&mut table, schema, "certificates", Kind::Certificate);
         for (name, raw) in items {

@@ -3,6 +3,8 @@
 //! Doc comments here are what an editor shows; defaults stand in them and are applied in
 //! [`super::parse`].
 
+mod dns;
+mod issuer;
 mod kubernetes;
 mod policy;
 mod upstream;
@@ -14,6 +16,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub(super) use dns::*;
+pub(super) use issuer::*;
 pub(super) use kubernetes::*;
 pub(super) use upstream::*;
 
@@ -73,6 +77,12 @@ pub(super) struct RawFile {
     pub listeners: Table<RawListener>,
     /// Certificates, by name.
     pub certificates: Table<RawCertificate>,
+    /// Whom the gateway asks about names. Main file only.
+    pub dns: Option<RawDns>,
+    /// Ways to write TXT records for challenges of kind dns-01, by name.
+    pub dns_solvers: Table<RawDnsSolver>,
+    /// Certificate authorities (ACME, RFC 8555) from which the gateway gets certificates, by name.
+    pub issuers: Table<RawIssuer>,
     /// Groups of endpoints, by name.
     pub upstreams: Table<RawUpstream>,
     /// Policies in WebAssembly, by name.
@@ -91,6 +101,10 @@ pub(super) struct RawRuntime {
     /// Where plugins are kept between starts, as compiled and as fetched; made with mode 0700.
     /// Default: none, they are fetched and compiled at each start.
     pub cache_dir: Option<Text>,
+    /// Where the gateway keeps accounts at issuers, and the keys and certificates that it got from
+    /// them; made with mode 0700, files in it with 0600. To be backed up: it cannot be made again
+    /// without new orders. Needed by `issuers`.
+    pub state_dir: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -307,13 +321,21 @@ pub(super) struct RawHttp2Limits {
     pub empty_data: Option<At<i64>>,
 }
 
+/// Either `cert-file` and `key-file`, or `issuer` and `hosts`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct RawCertificate {
     /// PEM: the certificate, then its chain.
-    pub cert_file: Text,
+    pub cert_file: Option<Text>,
     /// PEM: the private key.
-    pub key_file: Text,
+    pub key_file: Option<Text>,
+    /// The name of the issuer that the gateway gets the certificate from, and renews it at.
+    pub issuer: Option<Text>,
+    /// What it is for: exact names, or "*." and a name. One certificate for each, so that one name
+    /// that cannot be validated holds up no other.
+    pub hosts: Option<At<Vec<Text>>>,
+    /// Whether there is one certificate for all `hosts` instead. Default: false.
+    pub as_one: Option<bool>,
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -7,13 +7,16 @@ use serde_json::Map;
 use serde_json::Value;
 
 /// The order in which a person reads a configuration.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 14] = [
     "runtime",
     "access-log",
     "admin",
     "limits",
     "kubernetes",
     "listeners",
+    "dns",
+    "dns-solvers",
+    "issuers",
     "certificates",
     "upstreams",
     "plugins",
@@ -21,7 +24,14 @@ const SECTIONS: [&str; 11] = [
     "routes",
 ];
 /// Sections whose keys are settings; the keys of the others are names.
-const SETTINGS: [&str; 5] = ["runtime", "access-log", "admin", "limits", "kubernetes"];
+const SETTINGS: [&str; 6] = [
+    "runtime",
+    "access-log",
+    "admin",
+    "limits",
+    "kubernetes",
+    "dns",
+];
 
 pub fn render(config: &Value) -> String {
     let mut text = String::new();

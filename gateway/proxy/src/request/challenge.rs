@@ -1,5 +1,5 @@
-//! ACME HTTP-01 (RFC 8555, 8.3): plugins are asked before routing, so that no redirect and no login
-//! stands between a certificate authority and its answer.
+//! ACME HTTP-01 (RFC 8555, 8.3): the gateway's own challenges and then plugins are asked before
+//! routing, so that no redirect and no login stands between a certificate authority and its answer.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -14,6 +14,7 @@ use postern_wasm::Exchange;
 use super::policies::introduce;
 use crate::access_log::AccessRecord;
 use crate::body::ResponseBody;
+use crate::challenges::Challenges;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::policy::Policy;
@@ -32,8 +33,27 @@ pub(super) enum Asked {
     NotOurs(RequestHead),
 }
 
+/// Plugins answer where authorities ask first: in clear text.
 pub(super) fn is_challenge(connection: &Connection, head: &RequestHead) -> bool {
     connection.tls.is_none() && head.method == Method::GET && token(head).is_some()
+}
+
+/// The answer to a challenge of an order of our own. Over TLS as well: an authority follows
+/// redirects of what stands in front of us. A token that is not ours is for the routes.
+pub(super) fn own(challenges: &Challenges, head: &RequestHead) -> Option<Response<ResponseBody>> {
+    let token = token(head).filter(|_| head.method == Method::GET)?;
+    challenges.answer(token).map(answered)
+}
+
+fn answered(text: Bytes) -> Response<ResponseBody> {
+    let mut response = response::of_parts(StatusCode::OK, text);
+    let headers = response.headers_mut();
+    // RFC 8555, 8.3.
+    let kind = HeaderValue::from_static("application/octet-stream");
+    headers.insert(header::CONTENT_TYPE, kind);
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 /// Base64url without padding (RFC 8555, 8.3), and nothing behind it.
@@ -69,13 +89,7 @@ pub(super) async fn answer(
         match worker.key_authorization(&mut exchange, &host, &token).await {
             Ok(Some(text)) => {
                 record.answered_by(&live.name, None);
-                let mut response = response::of_parts(StatusCode::OK, Bytes::from(text));
-                response.headers_mut().insert(
-                    header::CONTENT_TYPE,
-                    // RFC 8555, 8.3.
-                    HeaderValue::from_static("application/octet-stream"),
-                );
-                return Ok(Asked::Answered(response));
+                return Ok(Asked::Answered(answered(Bytes::from(text))));
             }
             Ok(None) => {}
             Err(error) => failed(live, error)?,

@@ -35,6 +35,7 @@ use super::component::Workshop;
 use super::materials::Materials;
 use super::rules;
 use crate::access_log::writer;
+use crate::challenges::Challenges;
 use crate::listener::Listener;
 use crate::listener::ListenerSocket;
 use crate::policy::GrantedSecrets;
@@ -109,8 +110,14 @@ impl Compiler {
             policies,
             listeners,
             certificates,
+            challenges: Arc::clone(self.tls.challenges()),
             impairments,
         })
+    }
+
+    /// What authorities look for, for every snapshot that is compiled here.
+    pub fn challenges(&self) -> Arc<Challenges> {
+        Arc::clone(self.tls.challenges())
     }
 
     /// How components were made ready since the start of the process.

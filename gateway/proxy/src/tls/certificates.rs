@@ -23,6 +23,9 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::prelude::X509Certificate;
 
+use crate::challenges::ACME_TLS;
+use crate::challenges::Challenges;
+
 /// A certificate that can be served.
 pub(crate) struct Certificate {
     key: Arc<CertifiedKey>,
@@ -130,6 +133,15 @@ impl Certificate {
         self.not_after
     }
 
+    pub(crate) fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    /// Those that it serves.
+    pub(crate) fn names(&self) -> &[Hostname] {
+        &self.names
+    }
+
     fn is_valid_at(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
@@ -174,6 +186,8 @@ pub(crate) struct CertificateChoice {
     wildcard: HashMap<Box<str>, Arc<Certificate>, RandomState>,
     /// `None`: a client whose server name nothing covers is refused.
     default: Option<Arc<Certificate>>,
+    /// For authorities, beside what clients are shown.
+    challenges: Arc<Challenges>,
 }
 
 impl CertificateChoice {
@@ -182,6 +196,7 @@ impl CertificateChoice {
     pub(crate) fn new(
         served: impl Iterator<Item = Arc<Certificate>>,
         default: Option<Arc<Certificate>>,
+        challenges: Arc<Challenges>,
     ) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         // A clock before 1970 makes every certificate equally invalid.
@@ -194,6 +209,7 @@ impl CertificateChoice {
             exact: HashMap::default(),
             wildcard: HashMap::default(),
             default: default.or(first),
+            challenges,
         };
         for certificate in served {
             for name in &certificate.names {
@@ -222,8 +238,21 @@ impl ResolvesServerCert for CertificateChoice {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls has checked the name and put it into lower case.
         let sni = hello.server_name().map(|name| name.trim_end_matches('.'));
+        if is_challenge(&hello) {
+            // Whoever has no challenge here is shown nothing else either.
+            return self.challenges.certificate(sni?);
+        }
         Some(Arc::clone(&self.choose(sni)?.key))
     }
+}
+
+/// Whether an authority looks for the answer to its challenge: it offers that protocol and no other
+/// (RFC 8737, 3).
+pub(super) fn is_challenge(hello: &ClientHello<'_>) -> bool {
+    let Some(mut protocols) = hello.alpn() else {
+        return false;
+    };
+    protocols.next() == Some(ACME_TLS) && protocols.next().is_none()
 }
 
 #[cfg(test)]
@@ -253,7 +282,7 @@ mod tests {
         let old = certificate(&["b.a.test"], 2020, 2060);
         let new = certificate(&["b.a.test", "c.test"], 2024, 2060);
         let all = [&wildcard, &expired, &old, &new].map(Arc::clone);
-        let choice = CertificateChoice::new(all.into_iter(), None);
+        let choice = CertificateChoice::new(all.into_iter(), None, Arc::default());
         let cases = [
             (Some("b.a.test"), &new, "valid, and the newest"),
             (Some("x.a.test"), &wildcard, "one label below the wildcard"),
@@ -271,8 +300,11 @@ mod tests {
                 "{sni:?}: {why}"
             );
         }
-        let choice =
-            CertificateChoice::new([Arc::clone(&old)].into_iter(), Some(Arc::clone(&expired)));
+        let choice = CertificateChoice::new(
+            [Arc::clone(&old)].into_iter(),
+            Some(Arc::clone(&expired)),
+            Arc::default(),
+        );
         assert!(Arc::ptr_eq(&choice.choose(None).unwrap(), &expired));
     }
 

@@ -71,7 +71,15 @@ impl FileReader<'_> {
         if let Some(dir) = &raw.cache_dir {
             self.place("runtime.cache-dir".to_owned(), dir.span());
         }
-        self.reading.config.runtime = RuntimeSpec { workers, cache_dir };
+        let state_dir = raw.state_dir.as_ref().map(|dir| self.file(dir));
+        if let Some(dir) = &raw.state_dir {
+            self.place("runtime.state-dir".to_owned(), dir.span());
+        }
+        self.reading.config.runtime = RuntimeSpec {
+            workers,
+            cache_dir,
+            state_dir,
+        };
     }
 
     pub(super) fn access_log(&mut self, raw: &RawAccessLog) {
@@ -108,11 +116,39 @@ impl FileReader<'_> {
 
     pub(super) fn certificate(&mut self, name: &str, raw: &RawCertificate) {
         let at = format!("certificates.{name}");
-        self.place(format!("{at}.cert-file"), raw.cert_file.span());
-        self.place(format!("{at}.key-file"), raw.key_file.span());
+        let (cert_file, key_file) = match (&raw.issuer, &raw.cert_file, &raw.key_file) {
+            (None, Some(cert), Some(key)) => (cert, key),
+            (Some(issuer), None, None) => return self.managed(name, issuer, raw),
+            (Some(issuer), _, _) => {
+                let message = "a certificate is in files or got from an issuer, not both";
+                let help = "take out issuer and hosts, or cert-file and key-file";
+                return self.error_with_help(issuer.span(), message.to_owned(), help);
+            }
+            (None, cert, _) => {
+                let missing = if cert.is_none() {
+                    "cert-file"
+                } else {
+                    "key-file"
+                };
+                let problem = Problem::error(
+                    self.reading.origins.find(&at),
+                    format!("certificates.{name} lacks the key '{missing}'"),
+                );
+                let help = "write cert-file and key-file, or issuer and hosts";
+                self.reading.problems.push(problem.with_help(help));
+                return;
+            }
+        };
+        if let Some(hosts) = &raw.hosts {
+            let message = "hosts is for certificates that are got from an issuer".to_owned();
+            let help = "a certificate in a file serves the names that it holds";
+            self.error_with_help(hosts.span(), message, help);
+        }
+        self.place(format!("{at}.cert-file"), cert_file.span());
+        self.place(format!("{at}.key-file"), key_file.span());
         let spec = CertificateSpec {
-            cert_file: self.file(&raw.cert_file),
-            key_file: self.file(&raw.key_file),
+            cert_file: self.file(cert_file),
+            key_file: self.file(key_file),
             hosts: None,
         };
         if let Some(name) = self.item_name(&at, name, CertificateName::parse) {

@@ -123,7 +123,7 @@ impl FileReader<'_> {
         }
     }
 
-    fn read_value<T: for<'de> Deserialize<'de>>(
+    pub(super) fn read_value<T: for<'de> Deserialize<'de>>(
         &mut self,
         mut value: Spanned<DeValue<'_>>,
         at: &str,

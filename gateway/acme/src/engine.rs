@@ -1,0 +1,447 @@
+//! Which certificate is worked on when.
+//!
+//! Level-triggered: what is wanted, what is kept and what time it is say what to do, and a restart
+//! changes none of them. One task; each certificate has at most one attempt on its way, and a fault
+//! in one costs no other.
+
+mod issuer;
+mod state;
+mod work;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use postern_core::config::issuer::ChallengeKind;
+use postern_core::hostname::Hostname;
+use postern_core::name::CertificateName;
+use postern_core::name::IssuerName;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use self::work::Done;
+use self::work::Task;
+use crate::challenge::Challenge;
+use crate::challenge::Replicas;
+use crate::clock::Clock;
+use crate::clock::MINUTE;
+use crate::clock::Seconds;
+use crate::document;
+use crate::document::CertificateDocument;
+use crate::document::ChallengeDocument;
+use crate::document::OrderDocument;
+use crate::document::Trouble;
+use crate::reason::Reason;
+use crate::renewal;
+use crate::store::Kind;
+use crate::store::Store;
+use crate::verify;
+use crate::verify::Facts;
+use crate::verify::Refusal;
+
+pub use self::issuer::Issuer;
+pub use self::state::Action;
+pub use self::state::CertificateStatus;
+pub use self::state::Issued;
+pub use self::state::IssuedCertificate;
+pub use self::state::Served as ServedCertificate;
+pub use self::state::State;
+
+/// Attempts on their way at once. Each is a handful of requests and a second or two.
+const MAX_ATTEMPTS: usize = 16;
+/// How long the engine sleeps at most: a clock that was set forward is noticed by then.
+const LONGEST_SLEEP: Seconds = MINUTE;
+/// A look that found nothing to do is not repeated at once.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// What everything in the engine works with.
+pub struct Shared {
+    pub store: Arc<dyn Store>,
+    pub replicas: Arc<dyn Replicas>,
+    pub clock: Clock,
+}
+
+/// One certificate that is wanted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Job {
+    pub name: CertificateName,
+    /// Sorted.
+    pub hosts: Vec<Hostname>,
+    pub issuer: IssuerName,
+}
+
+/// Everything that is wanted.
+#[derive(Clone, Default)]
+pub struct Desired {
+    pub jobs: Vec<Job>,
+    pub issuers: BTreeMap<IssuerName, Arc<Issuer>>,
+}
+
+pub struct Engine {
+    shared: Arc<Shared>,
+    desired: watch::Receiver<Arc<Desired>>,
+    entries: BTreeMap<CertificateName, Entry>,
+    issued: watch::Sender<Arc<Issued>>,
+    state: watch::Sender<Arc<State>>,
+    /// Attempts that ended, by issuer, outcome and reason.
+    orders: BTreeMap<(String, &'static str, String), u64>,
+}
+
+/// One certificate, as far as it is.
+struct Entry {
+    job: Job,
+    /// Of its documents.
+    name: String,
+    certificate: Option<Served>,
+    order: OrderDocument,
+    /// What keeps the certificate that is there from being served.
+    unusable: Option<Trouble>,
+    is_running: bool,
+}
+
+/// A certificate that is there.
+#[derive(Clone)]
+struct Served {
+    document: Arc<CertificateDocument>,
+    facts: Facts,
+}
+
+impl Engine {
+    pub fn new(shared: Arc<Shared>, desired: watch::Receiver<Arc<Desired>>) -> Self {
+        Self {
+            shared,
+            desired,
+            entries: BTreeMap::new(),
+            issued: watch::Sender::default(),
+            state: watch::Sender::default(),
+            orders: BTreeMap::new(),
+        }
+    }
+
+    /// What can be served.
+    pub fn issued(&self) -> watch::Receiver<Arc<Issued>> {
+        self.issued.subscribe()
+    }
+
+    /// How each certificate does.
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.subscribe()
+    }
+
+    /// Takes up what is wanted and what is kept of it; asks nobody for anything.
+    pub async fn adopt(&mut self) {
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        let wanted: BTreeSet<&CertificateName> = desired.jobs.iter().map(|job| &job.name).collect();
+        self.entries.retain(|name, _| wanted.contains(name));
+        for job in &desired.jobs {
+            match self.entries.get_mut(&job.name) {
+                Some(entry) if entry.job.hosts == job.hosts => entry.job = job.clone(),
+                _ => {
+                    let entry = self.load(job).await;
+                    self.entries.insert(job.name.clone(), entry);
+                }
+            }
+        }
+        self.publish();
+    }
+
+    /// Reads everything again: another process may have written meanwhile.
+    pub async fn reload(&mut self) {
+        self.entries.clear();
+        self.adopt().await;
+    }
+
+    async fn load(&self, job: &Job) -> Entry {
+        let hosts: Vec<String> = job.hosts.iter().map(Hostname::to_string).collect();
+        let name = document::name_of(&hosts);
+        let mut entry = Entry {
+            job: job.clone(),
+            certificate: None,
+            order: OrderDocument::default(),
+            unusable: None,
+            is_running: false,
+            name,
+        };
+        let store = &*self.shared.store;
+        let now = self.shared.clock.now();
+        let trouble = |reason: Reason, message: String| Trouble {
+            reason: reason.to_string(),
+            message,
+            at: now,
+            ..Trouble::default()
+        };
+        match document::load(store, Kind::Order, &entry.name).await {
+            Ok(order) => entry.order = order.unwrap_or_default(),
+            Err(error) => {
+                entry.unusable = Some(trouble(Reason::StorageFailed, error.to_string()));
+            }
+        }
+        match document::load(store, Kind::Certificate, &entry.name).await {
+            Ok(Some(document)) => match usable(&document, &job.hosts, now) {
+                Ok(facts) => {
+                    let document = Arc::new(document);
+                    entry.certificate = Some(Served { document, facts });
+                }
+                Err(refusal) => {
+                    let reason = match refusal {
+                        Refusal::KeyMismatch => Reason::KeyMismatch,
+                        _ => Reason::CertificateRefused,
+                    };
+                    let message = format!("what is kept cannot be served: {refusal}");
+                    tracing::warn!(certificate = %job.name, message, "certificate not usable");
+                    entry.unusable = Some(trouble(reason, message));
+                }
+            },
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(certificate = %job.name, %error, "certificate not readable");
+                entry.unusable = Some(trouble(Reason::StorageFailed, error.to_string()));
+            }
+        }
+        entry
+    }
+
+    /// Shows the challenges that are kept: an attempt that another process began goes on. Forgets
+    /// those that nobody has taken back in time.
+    pub async fn show_challenges(shared: &Shared, may_delete: bool) {
+        let store = &*shared.store;
+        let Ok(tokens) = store.list(Kind::Challenge).await else {
+            return;
+        };
+        for token in tokens {
+            let kept: Option<ChallengeDocument> =
+                match document::load(store, Kind::Challenge, &token).await {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        tracing::debug!(token, %error, "challenge not readable");
+                        continue;
+                    }
+                };
+            let Some(kept) = kept else { continue };
+            if kept.expires < shared.clock.now() {
+                shared.replicas.hide(&token).await;
+                if may_delete {
+                    // Another look deletes what this one could not.
+                    let _ = store.delete(Kind::Challenge, &token).await;
+                }
+                continue;
+            }
+            let kinds = [ChallengeKind::Http01, ChallengeKind::TlsAlpn01];
+            let kind = kinds.into_iter().find(|kind| kind.as_str() == kept.kind);
+            let Some(kind) = kind else { continue };
+            let challenge = Challenge {
+                kind,
+                host: kept.host,
+                token: kept.token,
+                authorization: kept.authorization,
+            };
+            // It is this process alone that is to know.
+            let _ = shared.replicas.show(&challenge).await;
+        }
+    }
+
+    /// Works until it is dropped. To be called by the one party that may write.
+    pub async fn run(mut self) {
+        Self::show_challenges(&self.shared, true).await;
+        self.reload().await;
+        let mut running: FuturesUnordered<BoxFuture<'static, (CertificateName, Option<Done>)>> =
+            FuturesUnordered::new();
+        loop {
+            let now = self.shared.clock.now();
+            let mut next = now + LONGEST_SLEEP;
+            let mut due = Vec::new();
+            for (name, entry) in &self.entries {
+                if entry.is_running {
+                    continue;
+                }
+                let at = entry.due(&self.desired.borrow(), now);
+                if at <= now {
+                    due.push((at, name.clone()));
+                } else {
+                    next = next.min(at);
+                }
+            }
+            // Who has waited longest comes first.
+            due.sort();
+            let free = MAX_ATTEMPTS.saturating_sub(running.len());
+            let is_any_due = !due.is_empty();
+            for (_, name) in due.into_iter().take(free) {
+                if let Some(task) = self.begin(&name) {
+                    let shared = Arc::clone(&self.shared);
+                    let work = AssertUnwindSafe(async move { work::run(&shared, task).await });
+                    running.push(Box::pin(
+                        async move { (name, work.catch_unwind().await.ok()) },
+                    ));
+                }
+            }
+            if is_any_due {
+                self.publish();
+            }
+            let pause = Duration::from_secs(next.saturating_sub(now)).max(SHORTEST_SLEEP);
+            tokio::select! {
+                Some((name, done)) = running.next(), if !running.is_empty() => {
+                    self.finish(&name, done);
+                    self.publish();
+                }
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.adopt().await;
+                }
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, name: &CertificateName) -> Option<Task> {
+        let desired = Arc::clone(&self.desired.borrow());
+        let entry = self.entries.get_mut(name)?;
+        let issuer = desired.issuers.get(&entry.job.issuer)?;
+        let fallback = issuer.spec.fallback.as_ref();
+        let fallback = fallback.and_then(|name| desired.issuers.get(name));
+        entry.is_running = true;
+        Some(Task {
+            job: entry.job.clone(),
+            name: entry.name.clone(),
+            issuer: Arc::clone(issuer),
+            fallback: fallback.map(Arc::clone),
+            certificate: entry
+                .certificate
+                .as_ref()
+                .map(|served| Arc::clone(&served.document)),
+        })
+    }
+
+    /// `done` is missing if the attempt had a fault.
+    fn finish(&mut self, name: &CertificateName, done: Option<Done>) {
+        let now = self.shared.clock.now();
+        let Some(entry) = self.entries.get_mut(name) else {
+            // Not wanted any more.
+            return;
+        };
+        entry.is_running = false;
+        let Some(done) = done else {
+            tracing::error!(certificate = %name, "an attempt failed: the gateway has a fault");
+            entry.order.next_try = now + 10 * MINUTE;
+            return;
+        };
+        entry.order = done.order;
+        if let Some(document) = done.certificate
+            && let Ok(facts) = usable(&document, &entry.job.hosts, now)
+        {
+            let document = Arc::new(document);
+            entry.certificate = Some(Served { document, facts });
+            entry.unusable = None;
+        }
+        if let Some((issuer, outcome, reason)) = done.counted {
+            let key = (issuer.to_string(), outcome, reason);
+            *self.orders.entry(key).or_default() += 1;
+        }
+    }
+
+    fn publish(&self) {
+        let now = self.shared.clock.now();
+        let served = self.entries.iter().filter_map(|(name, entry)| {
+            let document = &entry.certificate.as_ref()?.document;
+            let certificate = IssuedCertificate {
+                chain: document.chain.clone(),
+                key: document.key.clone(),
+            };
+            Some((name.clone(), certificate))
+        });
+        let issued = Issued(served.collect());
+        self.issued.send_if_modified(|current| {
+            let is_new = **current != issued;
+            if is_new {
+                *current = Arc::new(issued);
+            }
+            is_new
+        });
+        let desired = self.desired.borrow();
+        let certificates = self.entries.values();
+        let certificates = certificates.map(|entry| entry.status(&desired, now));
+        self.state.send_replace(Arc::new(State {
+            certificates: certificates.collect(),
+            orders: self.orders.clone(),
+        }));
+    }
+}
+
+impl Entry {
+    /// When something is to be done about it.
+    fn due(&self, desired: &Desired, now: Seconds) -> Seconds {
+        self.next(desired, now).1
+    }
+
+    /// What is done next, and when.
+    fn next(&self, desired: &Desired, now: Seconds) -> (Action, Seconds) {
+        let Some(issuer) = desired.issuers.get(&self.job.issuer) else {
+            return (Action::Nothing, Seconds::MAX);
+        };
+        let Some(served) = &self.certificate else {
+            return (Action::Order, self.order.next_try);
+        };
+        let fallback = issuer.spec.fallback.as_ref();
+        let fallback = fallback.and_then(|name| desired.issuers.get(name));
+        if !work::is_as_wanted(&served.document, issuer, fallback.map(|issuer| &**issuer)) {
+            return (Action::Order, self.order.next_try);
+        }
+        let document = &served.document;
+        let renew = renewal::renew_at(document, &served.facts);
+        let renew = renew.max(self.order.next_try);
+        if served.facts.id.is_some() && document.ask_at < renew && (renew > now) {
+            let ask = document.ask_at;
+            // Shown is the renewal; asking is no news.
+            return (Action::Renew(renew), ask);
+        }
+        (Action::Renew(renew), renew)
+    }
+
+    fn status(&self, desired: &Desired, now: Seconds) -> CertificateStatus {
+        let (action, at) = self.next(desired, now);
+        let at = match action {
+            Action::Renew(at) => at,
+            Action::Order | Action::Nothing => at,
+        };
+        CertificateStatus {
+            name: self.job.name.clone(),
+            hosts: self.job.hosts.clone(),
+            issuer: self.job.issuer.clone(),
+            served: self.certificate.as_ref().map(|served| state::Served {
+                issuer: served.document.issuer.clone(),
+                not_before: served.facts.not_before,
+                not_after: served.facts.not_after,
+                explanation: served
+                    .document
+                    .window
+                    .as_ref()
+                    .and_then(|window| window.explanation.clone()),
+            }),
+            action,
+            at,
+            is_running: self.is_running,
+            failures: self.order.failures,
+            trouble: self.order.trouble.clone().or_else(|| self.unusable.clone()),
+        }
+    }
+}
+
+/// What is kept is served even when it has ended: clients that look see why, and nothing better is
+/// there.
+fn usable(
+    document: &CertificateDocument,
+    hosts: &[Hostname],
+    now: Seconds,
+) -> Result<Facts, Refusal> {
+    match verify::verify(&document.chain, &document.key, hosts, now) {
+        Err(Refusal::Ended(_)) => verify::facts(&document.chain),
+        result => result,
+    }
+}

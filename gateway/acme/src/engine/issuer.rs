@@ -1,0 +1,128 @@
+//! An issuer as it is used: its client, its account, its ledger.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use postern_core::config::IssuerSpec;
+use postern_core::name::IssuerName;
+use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+
+use crate::client::Ca;
+use crate::clock::Clock;
+use crate::dns::DnsSolver;
+use crate::dns::preflight::Preflight;
+use crate::document;
+use crate::http::Http;
+use crate::http::HttpError;
+use crate::ledger::Ledger;
+use crate::order::Failure;
+use crate::reason::Reason;
+use crate::store::Kind;
+use crate::store::Store;
+use crate::store::StoreError;
+
+/// Largest file of root certificates.
+const MAX_ROOTS: u64 = 4 << 20;
+
+pub struct Issuer {
+    pub name: IssuerName,
+    pub spec: IssuerSpec,
+    /// Looks at names before an order; `None` places orders without looking.
+    pub preflight: Option<Arc<dyn Preflight>>,
+    /// Writes TXT records; `None` where nothing does.
+    pub solver: Option<Arc<dyn DnsSolver>>,
+    pub(crate) ca: LazyCa,
+    /// One account is made at a time.
+    pub(crate) account_lock: Mutex<()>,
+    /// One change of the ledger at a time.
+    ledger_lock: Mutex<()>,
+}
+
+/// A client that is made when it is first needed, and again if that failed: a file that it wants may
+/// come later.
+pub(crate) struct LazyCa {
+    spec: IssuerSpec,
+    clock: Clock,
+    cell: OnceCell<Ca>,
+}
+
+impl Issuer {
+    pub fn new(name: IssuerName, spec: IssuerSpec, clock: Clock) -> Self {
+        Self {
+            name,
+            preflight: None,
+            solver: None,
+            ca: LazyCa {
+                spec: spec.clone(),
+                clock,
+                cell: OnceCell::new(),
+            },
+            spec,
+            account_lock: Mutex::new(()),
+            ledger_lock: Mutex::new(()),
+        }
+    }
+
+    pub(crate) async fn ledger(&self, store: &dyn Store) -> Result<Ledger, StoreError> {
+        let name = self.name.as_str();
+        let kept = document::load(store, Kind::Ledger, name).await?;
+        Ok(kept.unwrap_or_default())
+    }
+
+    pub(crate) async fn change_ledger(
+        &self,
+        store: &dyn Store,
+        change: impl FnOnce(&mut Ledger),
+    ) -> Result<(), StoreError> {
+        let _alone = self.ledger_lock.lock().await;
+        let mut ledger = self.ledger(store).await?;
+        change(&mut ledger);
+        document::save(store, Kind::Ledger, self.name.as_str(), &ledger).await
+    }
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Issuer").field(&self.name).finish()
+    }
+}
+
+impl LazyCa {
+    pub(crate) async fn get(&self) -> Result<&Ca, Failure> {
+        let making = || async {
+            let path = self.spec.ca_file.clone();
+            let made = spawn_blocking(move || {
+                let roots = match &path {
+                    Some(path) => Some(read(path).map_err(|error| HttpError::Roots {
+                        error: format!("{}: {error}", path.display()),
+                    })?),
+                    None => None,
+                };
+                Http::new(roots.as_deref())
+            });
+            let http = made.await.unwrap_or_else(|_| {
+                let error = "the gateway is ending".to_owned();
+                Err(HttpError::Roots { error })
+            });
+            let http =
+                http.map_err(|error| Failure::new(Reason::IssuerUnreachable, error.to_string()))?;
+            Ok(Ca::new(
+                self.spec.directory.clone(),
+                http,
+                self.clock.clone(),
+            ))
+        };
+        self.cell.get_or_try_init(making).await
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_ROOTS).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,431 @@
+//! One certificate, from the names to the chain.
+//!
+//! The authority knows how far an order is, and we keep what it cannot know: the key, the URL of the
+//! order, what was published for it, and how often it failed. So every step is found again by asking,
+//! and killing the gateway between any two of them costs at most a request. What is kept is kept
+//! before the request that it is needed for:
+//!
+//! gate, look at the DNS, **key**, order, **its URL**, for each name: **challenge**, shown by all,
+//! begun; finalized; fetched; verified; **certificate**; swept.
+
+mod failure;
+mod validate;
+
+use std::time::Duration;
+
+use postern_core::config::issuer::ChallengeKind;
+use postern_core::hostname::Hostname;
+use tokio::time::sleep;
+
+use crate::account;
+use crate::client::Account;
+use crate::client::Ca;
+use crate::client::CaError;
+use crate::client::Reply;
+use crate::clock::Seconds;
+use crate::clock::shown;
+use crate::dns::preflight::Verdict;
+use crate::document;
+use crate::document::CertificateDocument;
+use crate::document::OrderDocument;
+use crate::engine::Issuer;
+use crate::engine::Job;
+use crate::engine::Shared;
+use crate::key;
+use crate::ledger::registered_domain;
+use crate::protocol::Order;
+use crate::protocol::Status;
+use crate::reason::Reason;
+use crate::store::Kind;
+use crate::verify;
+
+pub(crate) use self::failure::Failure;
+
+/// How often an order is asked for while it is young, and how long that is; after that it is left
+/// until the authority says, or a minute.
+const POLL: Duration = Duration::from_secs(1);
+const POLL_IN_PLACE: Seconds = 20;
+const POLL_LATER: Seconds = 60;
+/// Longest time between two looks at an order that the authority works on.
+const LONGEST_POLL: Seconds = 6 * 60 * 60;
+/// How long an authority may take to look for a challenge before that counts as a failure.
+const VALIDATION_TIME: Seconds = 10 * 60;
+/// Steps of one attempt. A well-behaved authority needs eight; one that answers nonsense for ever
+/// must not hold a place for ever.
+const MAX_STEPS: usize = 200;
+
+/// How an attempt ended, if not in an error.
+pub(crate) enum Outcome {
+    Issued(Box<CertificateDocument>),
+    /// Nothing is wrong, and it takes time.
+    Later {
+        at: Seconds,
+        failure: Failure,
+    },
+}
+
+/// One attempt. What it leaves behind is in the order document.
+pub(crate) struct Attempt<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) job: &'a Job,
+    pub(crate) issuer: &'a Issuer,
+    /// The name of its documents.
+    pub(crate) name: &'a str,
+    pub(crate) kept: OrderDocument,
+    /// What is served now.
+    pub(crate) current: Option<&'a CertificateDocument>,
+}
+
+impl Attempt<'_> {
+    pub(crate) async fn run(&mut self) -> Result<Outcome, Failure> {
+        let spec = &self.issuer.spec;
+        if self.kept.directory != spec.directory || self.kept.key_type != spec.key_type.as_str() {
+            // Another authority knows nothing of this order, and its key is of the wrong kind.
+            self.sweep().await;
+            self.kept.url = None;
+            self.kept.key.clear();
+            self.kept.directory.clone_from(&spec.directory);
+            self.kept.key_type = spec.key_type.as_str().to_owned();
+        }
+        self.kept.issuer = self.issuer.name.to_string();
+        if self.kept.url.is_none() {
+            self.gate().await?;
+            self.look().await?;
+        }
+        if self.kept.key.is_empty() {
+            self.kept.key = key::certificate_key(spec.key_type)?;
+            self.save().await?;
+        }
+        let account = account::account(&*self.shared.store, self.issuer).await?;
+        let ca = self.issuer.ca.get().await?;
+        let outcome = self.order(ca, &account).await;
+        if let Err(failure) = &outcome
+            && failure.is_account_lost
+        {
+            account::forget(&*self.shared.store, self.issuer).await?;
+        }
+        outcome
+    }
+
+    /// What the configuration and the ledger say.
+    async fn gate(&self) -> Result<(), Failure> {
+        let issuer = self.issuer;
+        if let Some(host) = self.job.hosts.iter().find(|host| !issuer.spec.allows(host)) {
+            return Err(Failure::new(
+                Reason::PolicyDenied,
+                format!("the issuer '{}' may not be asked for {host}", issuer.name),
+            ));
+        }
+        let now = self.shared.clock.now();
+        let ledger = issuer.ledger(&*self.shared.store).await?;
+        let until = ledger.paused_until(self.domains());
+        if until > now {
+            return Err(Failure::new(
+                Reason::RateLimited,
+                format!("the authority asked for a pause until {}", shown(until)),
+            )
+            .until(until));
+        }
+        // What the authority does not count, we do not count.
+        if self.replaces(issuer.ca.get().await?).await.is_none() {
+            let share = issuer.spec.certificates_a_week;
+            let free = ledger.free_at(self.domains(), share, now);
+            if free > now {
+                let share = share.unwrap_or(0);
+                let message = format!(
+                    "{share} certificates were ordered in seven days, which is the share of this gateway; there is room at {}",
+                    shown(free)
+                );
+                return Err(Failure::new(Reason::LedgerFull, message).until(free));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the names lead here. Costs the authority nothing.
+    async fn look(&self) -> Result<(), Failure> {
+        let Some(preflight) = &self.issuer.preflight else {
+            return Ok(());
+        };
+        for host in &self.job.hosts {
+            let verdict = preflight.check(&host.to_string()).await;
+            match verdict {
+                Verdict::Ready { message } => tracing::debug!(%host, message, "name looked at"),
+                Verdict::Waits {
+                    reason,
+                    message,
+                    record,
+                } => {
+                    return Err(Failure {
+                        record,
+                        is_wait: true,
+                        ..Failure::new(reason, message)
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The certificate that the authority is told is replaced.
+    async fn replaces(&self, ca: &Ca) -> Option<String> {
+        let current = self.current?;
+        if current.directory != self.issuer.spec.directory || current.cannot_be_replaced {
+            return None;
+        }
+        // Authorities that give no such information take offence.
+        ca.directory().await.ok()?.renewal_info.as_ref()?;
+        verify::facts(&current.chain).ok()?.id
+    }
+
+    fn hosts(&self) -> Vec<String> {
+        self.job.hosts.iter().map(Hostname::to_string).collect()
+    }
+
+    fn domains(&self) -> impl Iterator<Item = &str> {
+        let names = self.job.hosts.iter().map(|host| {
+            let (Hostname::Exact(name) | Hostname::Wildcard(name)) = host;
+            registered_domain(name)
+        });
+        let mut names: Vec<&str> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names.into_iter()
+    }
+
+    async fn order(&mut self, ca: &Ca, account: &Account) -> Result<Outcome, Failure> {
+        let mut latest = match self.kept.url.clone() {
+            Some(url) => match ca.order(account, &url).await {
+                Ok(reply) => Some(reply),
+                Err(error) if error.is_gone() => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let began = self.shared.clock.now();
+        let mut has_begun = false;
+        for _ in 0..MAX_STEPS {
+            let reply = match latest.take() {
+                Some(reply) => reply,
+                None => self.place(ca, account).await?,
+            };
+            let order = &reply.value;
+            match order.status {
+                Status::Pending => {
+                    if !has_begun {
+                        self.validate(ca, account, order).await?;
+                        has_begun = true;
+                    }
+                    let since = self.kept.validating_since.unwrap_or(began);
+                    if self.shared.clock.now() > since + VALIDATION_TIME {
+                        self.give_up().await?;
+                        let message = "the authority has not looked for the challenges in time";
+                        return Err(Failure::new(Reason::ValidationFailed, message));
+                    }
+                }
+                Status::Ready => {
+                    let request = key::request(&self.kept.key, &self.hosts())?;
+                    latest = Some(match ca.finalize(account, order, &request).await {
+                        Ok(reply) => reply,
+                        // Somebody has done so before us: the order says.
+                        Err(error) if error.is("orderNotReady") => self.again(ca, account).await?,
+                        Err(error) => return Err(error.into()),
+                    });
+                    // Not in a loop with an authority that does nothing.
+                    if latest
+                        .as_ref()
+                        .is_some_and(|reply| reply.value.status == Status::Ready)
+                    {
+                        sleep(POLL).await;
+                    }
+                    continue;
+                }
+                Status::Valid => return self.fetch(ca, account, order).await,
+                Status::Processing => {}
+                Status::Invalid => {
+                    let failure = self.verdict(ca, account, order).await;
+                    self.give_up().await?;
+                    return Err(failure);
+                }
+                Status::Deactivated | Status::Expired | Status::Revoked | Status::Unknown => {
+                    self.give_up().await?;
+                    let message = "the order is no longer alive";
+                    return Err(Failure::new(Reason::OrderRefused, message));
+                }
+            }
+            let now = self.shared.clock.now();
+            let wanted = reply.retry_at.unwrap_or(now);
+            if now >= began + POLL_IN_PLACE || wanted > now + POLL_IN_PLACE {
+                let at = match wanted > now {
+                    true => wanted.min(now + LONGEST_POLL),
+                    false => now + POLL_LATER,
+                };
+                let failure = Failure::new(Reason::Processing, "the authority is at work");
+                return Ok(Outcome::Later { at, failure });
+            }
+            sleep(POLL.max(Duration::from_secs(wanted - now))).await;
+            latest = Some(self.again(ca, account).await?);
+        }
+        Err(Failure::new(
+            Reason::OrderRefused,
+            "the authority leads in circles",
+        ))
+    }
+
+    async fn again(&self, ca: &Ca, account: &Account) -> Result<Reply<Order>, CaError> {
+        let url = self.kept.url.as_deref().unwrap_or_default();
+        ca.order(account, url).await
+    }
+
+    /// Places the order.
+    async fn place(&mut self, ca: &Ca, account: &Account) -> Result<Reply<Order>, Failure> {
+        let profile = self.issuer.spec.profile.as_deref();
+        let profiles = &ca.directory().await?.meta.profiles;
+        if let Some(profile) = profile.filter(|profile| !profiles.contains_key(*profile)) {
+            let offered: Vec<&str> = profiles.keys().map(String::as_str).collect();
+            let offered = match offered.as_slice() {
+                [] => "none".to_owned(),
+                offered => offered.join(", "),
+            };
+            return Err(Failure::new(
+                Reason::OrderRefused,
+                format!("the authority has no profile '{profile}'; it offers {offered}"),
+            ));
+        }
+        let replaces = self.replaces(ca).await;
+        let hosts = self.hosts();
+        let placed = ca.new_order(account, &hosts, profile, replaces.as_deref());
+        let (placed, replaces) = match placed.await {
+            // Said no to the replacement, not to the order: one that was half done, a certificate
+            // of another issuer.
+            Err(error)
+                if replaces.is_some()
+                    && error.problem().is_some_and(|problem| {
+                        problem.is_about_replacing()
+                            || problem.is("conflict")
+                            || problem.is("malformed")
+                    }) =>
+            {
+                (ca.new_order(account, &hosts, profile, None).await, None)
+            }
+            placed => (placed, replaces),
+        };
+        let reply = match placed {
+            Ok(reply) => reply,
+            Err(error) => {
+                if let Some(until) = error.retry_at().filter(|_| error.is("rateLimited")) {
+                    self.pause(until).await?;
+                }
+                return Err(error.into());
+            }
+        };
+        let url = reply.location.clone().ok_or(CaError::Lacks {
+            what: "the URL of the order",
+        })?;
+        self.kept.url = Some(url);
+        self.kept.validating_since = None;
+        self.kept.replaces.clone_from(&replaces);
+        self.save().await?;
+        if replaces.is_none() {
+            let now = self.shared.clock.now();
+            let domains: Vec<String> = self.domains().map(str::to_owned).collect();
+            let domains = domains.iter().map(String::as_str);
+            let store = &*self.shared.store;
+            let change = |ledger: &mut crate::ledger::Ledger| ledger.ordered(domains, now);
+            self.issuer.change_ledger(store, change).await?;
+        }
+        Ok(reply)
+    }
+
+    async fn pause(&self, until: Seconds) -> Result<(), Failure> {
+        let now = self.shared.clock.now();
+        let store = &*self.shared.store;
+        let domains: Vec<&str> = self.domains().collect();
+        let change =
+            |ledger: &mut crate::ledger::Ledger| ledger.pause(domains.into_iter(), until, now);
+        Ok(self.issuer.change_ledger(store, change).await?)
+    }
+
+    /// Fetches the chain, and takes nothing that was not asked for.
+    async fn fetch(
+        &mut self,
+        ca: &Ca,
+        account: &Account,
+        order: &Order,
+    ) -> Result<Outcome, Failure> {
+        let url = order.certificate.as_deref().ok_or(CaError::Lacks {
+            what: "the URL of the certificate",
+        })?;
+        let chain = ca.certificate(account, url).await?;
+        let now = self.shared.clock.now();
+        let verified = verify::verify(&chain, &self.kept.key, &self.job.hosts, now);
+        let facts = match verified {
+            Ok(facts) => facts,
+            Err(refusal) => {
+                self.give_up().await?;
+                let reason = match refusal {
+                    verify::Refusal::KeyMismatch => Reason::KeyMismatch,
+                    _ => Reason::CertificateRefused,
+                };
+                return Err(Failure::new(
+                    reason,
+                    format!("what was delivered: {refusal}"),
+                ));
+            }
+        };
+        let spec = &self.issuer.spec;
+        if spec.profile.is_some() && order.profile != spec.profile {
+            let name = self.name;
+            tracing::warn!(
+                certificate = name,
+                "the authority did not say that it used the profile"
+            );
+        }
+        let document = CertificateDocument {
+            issuer: self.issuer.name.to_string(),
+            directory: spec.directory.clone(),
+            profile: spec.profile.clone(),
+            key_type: spec.key_type.as_str().to_owned(),
+            chain,
+            key: self.kept.key.clone(),
+            issued_at: now,
+            window: None,
+            ask_at: now,
+            cannot_be_replaced: false,
+        };
+        let store = &*self.shared.store;
+        document::save(store, Kind::Certificate, self.name, &document).await?;
+        self.sweep().await;
+        store.delete(Kind::Order, self.name).await?;
+        tracing::info!(
+            certificate = self.name,
+            issuer = self.issuer.name.as_str(),
+            ends = shown(facts.not_after),
+            "certificate issued"
+        );
+        Ok(Outcome::Issued(Box::new(document)))
+    }
+
+    /// This order leads nowhere: the next attempt places another.
+    async fn give_up(&mut self) -> Result<(), Failure> {
+        self.sweep().await;
+        self.kept.url = None;
+        self.kept.validating_since = None;
+        self.save().await
+    }
+
+    pub(crate) async fn save(&self) -> Result<(), Failure> {
+        let store = &*self.shared.store;
+        document::save(store, Kind::Order, self.name, &self.kept).await?;
+        Ok(())
+    }
+
+    /// Whether a way to validate names can be used here for this name.
+    fn can(&self, kind: ChallengeKind, is_wildcard: bool) -> bool {
+        self.issuer.spec.challenges.contains(&kind)
+            && match kind {
+                ChallengeKind::Dns01 => self.issuer.solver.is_some(),
+                ChallengeKind::Http01 | ChallengeKind::TlsAlpn01 => !is_wildcard,
+            }
+    }
+}

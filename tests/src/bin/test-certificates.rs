@@ -1,0 +1,78 @@
+//! The gateway's own certificates, from real certificate authorities and with real DNS servers.
+//!
+//! `tests/certificates/setup.sh` installs them. Prints what it sees; exits 1 if anything is not as
+//! it should be. With arguments, runs only scenarios whose names hold one of them.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "its table is its purpose"
+)]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use postern_tests::certificates::Outcome;
+use postern_tests::certificates::dns;
+use postern_tests::certificates::issue;
+use postern_tests::certificates::prove;
+use tokio::time::Instant;
+use tokio::time::timeout;
+
+/// A scenario, not yet running.
+type Scenario = fn() -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// How long one scenario may take; it is a debug build on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// In the order in which they run, one after the other.
+const SCENARIOS: &[(&str, Scenario)] = &[
+    ("http-01", || Box::pin(issue::http_01())),
+    ("tls-alpn-01", || Box::pin(issue::tls_alpn_01())),
+    ("external account binding", || Box::pin(issue::bound())),
+    ("renewed under load", || Box::pin(issue::renewed())),
+    ("dns: preflight", || Box::pin(dns::preflight())),
+    ("dns: updates to BIND", || Box::pin(dns::update())),
+    ("dns: Route 53", || Box::pin(dns::route53())),
+    ("dns-01 by BIND", || Box::pin(prove::bind())),
+    ("dns-01 by Route 53", || Box::pin(prove::route53())),
+    ("a name that leads elsewhere", || {
+        Box::pin(prove::elsewhere())
+    }),
+];
+
+fn main() -> ExitCode {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("test-certificates: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut failed = 0;
+    for (name, scenario) in SCENARIOS {
+        let is_wanted = wanted.is_empty() || wanted.iter().any(|text| name.contains(&**text));
+        if !is_wanted {
+            continue;
+        }
+        let start = Instant::now();
+        let outcome = runtime.block_on(async { timeout(PATIENCE, scenario()).await });
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("not over within {PATIENCE:?}")));
+        let took = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(seen) => println!("{name:<28}{took:>6.1} s  {seen}"),
+            Err(error) => {
+                failed += 1;
+                println!("{name:<28}{took:>6.1} s  FAILED\n{error}");
+            }
+        }
+    }
+    if failed > 0 {
+        eprintln!("test-certificates: {failed} failed");
+        return ExitCode::FAILURE;
+    }
+    println!("all of it is as it should be");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,152 @@
+//! Names that are proved by the DNS, or wait for it: the built gateway beside a CA and DNS servers
+//! that are not ours.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio::time::sleep;
+
+use super::Outcome;
+use super::bind;
+use super::bind::Bind;
+use super::failed;
+use super::issue::Site;
+use super::pebble::Plan;
+use super::route53::Route53;
+
+/// From the hostmaster's change to a certificate.
+const PROMISED: Duration = Duration::from_secs(60);
+/// Long enough for an order that should not be placed.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// A wildcard beside its domain, and a name of others whose challenge is delegated.
+pub async fn bind() -> Outcome {
+    let server = Bind::start().await?;
+    let plan = Plan {
+        dns: Some(server.addr),
+        ..Plan::default()
+    };
+    let secret = server.dir.path().join("secret");
+    let config = format!(
+        "[dns]\nresolvers = [\"{addr}\"]\nauthority-port = {}\n\
+         [dns-solvers.bind]\nkind = \"rfc2136\"\nserver = \"{addr}\"\nkey-name = \"{}\"\n\
+         secret-file = \"{}\"\n\
+         [certificates.cluster]\nissuer = \"pebble\"\nas-one = true\n\
+         hosts = [\"{cluster}\", \"*.{cluster}\"]\n\
+         [certificates.app1]\nissuer = \"pebble\"\nhosts = [\"app1.{}\"]\n",
+        server.addr.port(),
+        bind::KEY,
+        secret.display(),
+        bind::STATIC,
+        addr = server.addr,
+        cluster = bind::CLUSTER,
+    );
+    let mut site = Site::new(plan, "challenges = [\"dns-01\"]", &config).await?;
+    site.start().await?;
+    let app1 = format!("app1.{}", bind::STATIC);
+    let foo = format!("foo.{}", bind::CLUSTER);
+    for host in [bind::CLUSTER, &foo, &app1] {
+        let served = site.served(host).await;
+        served.map_err(|error| format!("{error}\n{}", server.log()))?;
+    }
+    let orders = site.orders();
+    if orders != 2 {
+        return Err(format!("{orders} orders for two certificates"));
+    }
+    let log = server.log();
+    let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    let (added, deleted) = (count("adding an RR at"), count("deleting an RR at"));
+    if added != 3 || count("app1.acme.vt.test' TXT") == 0 {
+        return Err(format!("{added} records added:\n{log}"));
+    }
+    // A look at what may be written deletes a value that nobody has.
+    if deleted < added {
+        return Err(format!(
+            "{added} records added, {deleted} taken back:\n{log}"
+        ));
+    }
+    site.stop().await?;
+    Ok(
+        "wildcard and domain in one certificate, a delegated name in another; 3 records written \
+        and taken back"
+            .to_owned(),
+    )
+}
+
+/// The same by the API of Route 53.
+pub async fn route53() -> Outcome {
+    let aws = Route53::start(&[bind::CLUSTER_ZONE]).await?;
+    let plan = Plan {
+        dns: Some(aws.dns),
+        ..Plan::default()
+    };
+    let config = format!(
+        "[dns]\nresolvers = [\"{}\"]\nauthority-port = {}\n\
+         [dns-solvers.aws]\nkind = \"route53\"\nendpoint = \"http://{}\"\n\
+         access-key-id = \"AKIDEXAMPLE\"\nsecret-key-file = \"aws.key\"\n\
+         [certificates.cluster]\nissuer = \"pebble\"\nas-one = true\n\
+         hosts = [\"{cluster}\", \"*.{cluster}\"]\n",
+        aws.dns,
+        aws.dns.port(),
+        aws.service,
+        cluster = bind::CLUSTER,
+    );
+    let mut site = Site::new(plan, "challenges = [\"dns-01\"]", &config).await?;
+    site.pebble.dir.write("aws.key", "secret\n");
+    site.start().await?;
+    let foo = format!("foo.{}", bind::CLUSTER);
+    for host in [bind::CLUSTER, &foo] {
+        site.served(host).await?;
+    }
+    site.stop().await?;
+    Ok("wildcard and domain in one certificate, both values in one set".to_owned())
+}
+
+/// Nothing is asked of the CA until the record that was asked for is there.
+pub async fn elsewhere() -> Outcome {
+    let mut server = Bind::start().await?;
+    let plan = Plan {
+        dns: Some(server.addr),
+        ..Plan::default()
+    };
+    let host = format!("new.{}", bind::STATIC);
+    let issuer = format!(
+        "challenges = [\"http-01\"]\nreach = {{ record = \"{}\" }}",
+        bind::CLUSTER
+    );
+    let config = format!(
+        "[dns]\nresolvers = [\"{}\"]\nauthority-port = {}\n\
+         [certificates.new]\nissuer = \"pebble\"\nhosts = [\"{host}\"]\n",
+        server.addr,
+        server.addr.port(),
+    );
+    let mut site = Site::new(plan, &issuer, &config).await?;
+    site.start().await?;
+    let record = format!("{host}. 3600 IN CNAME {}.", bind::CLUSTER);
+    let said = site.says(&host, &record).await?;
+    if !said.contains("DnsNotFound") {
+        return Err(format!("no reason is given:\n{said}"));
+    }
+    sleep(QUIET).await;
+    let asked = ["/nonce-plz", "/sign-me-up", "/order-plz"].map(|path| site.pebble.requests(path));
+    if asked != [0; 3] {
+        return Err(format!(
+            "{asked:?} requests for nonces, accounts and orders"
+        ));
+    }
+    let start = Instant::now();
+    server
+        .add(&record)
+        .await
+        .map_err(failed("the hostmaster"))?;
+    site.served(&host).await?;
+    let took = start.elapsed();
+    if took > PROMISED {
+        return Err(format!("the certificate came {took:?} after the record"));
+    }
+    site.stop().await?;
+    Ok(format!(
+        "no request to the CA, the record named; the certificate {:.0} s after the record",
+        took.as_secs_f32()
+    ))
+}
