@@ -88,6 +88,7 @@ impl Attempt<'_> {
             self.kept.key_type = spec.key_type.as_str().to_owned();
         }
         self.kept.issuer = self.issuer.name.to_string();
+        self.kept.asked_as.clone_from(&self.job.fingerprint);
         if self.kept.url.is_none() {
             self.gate().await?;
             self.look().await?;

@@ -28,6 +28,7 @@ use postern_acme::engine::State;
 use postern_acme::store::directory::DirectoryStore;
 use postern_core::config::CertificateSpec;
 use postern_core::config::Config;
+use postern_core::config::IssuerSpec;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
@@ -133,6 +134,7 @@ impl Certificates {
             name: name.clone(),
             hosts: spec.hosts.clone(),
             issuer: spec.issuer.clone(),
+            fingerprint: fingerprint(config.issuers.get(&spec.issuer)),
         });
         let desired = Desired {
             jobs: jobs.collect(),
@@ -170,6 +172,11 @@ impl Certificates {
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.state.clone()
     }
+}
+
+/// Short, and another one for another issuer. A specification holds no secrets.
+fn fingerprint(spec: Option<&IssuerSpec>) -> String {
+    postern_acme::document::short_hash(&format!("{spec:?}"))
 }
 
 /// The configuration of the files with what was issued for it.

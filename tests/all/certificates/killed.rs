@@ -158,6 +158,7 @@ async fn live(
             name: certificate.clone(),
             hosts: vec![Hostname::parse("shop.test").unwrap()],
             issuer: name.clone(),
+            fingerprint: String::new(),
         }],
         issuers: [(name, issuer)].into(),
     };
