@@ -281,7 +281,8 @@ impl Attempt<'_> {
     /// Places the order.
     async fn place(&mut self, ca: &Ca, account: &Account) -> Result<Reply<Order>, Failure> {
         let profile = self.issuer.spec.profile.as_deref();
-        let profiles = &ca.directory().await?.meta.profiles;
+        let directory = ca.directory().await?;
+        let profiles = &directory.meta.profiles;
         if let Some(profile) = profile.filter(|profile| !profiles.contains_key(*profile)) {
             let offered: Vec<&str> = profiles.keys().map(String::as_str).collect();
             let offered = match offered.as_slice() {

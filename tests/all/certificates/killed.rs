@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use super::KEY;
 use super::LIMIT;
 
-type Documents = BTreeMap<(Kind, String), Vec<u8>>;
+pub(super) type Documents = BTreeMap<(Kind, String), Vec<u8>>;
 
 /// Keeps documents in memory, and stops for ever at one write.
 struct Mortal {
@@ -106,7 +106,7 @@ impl Store for Mortal {
     }
 }
 
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Replicas for Nobody {
     fn show<'a>(&'a self, _: &'a Challenge) -> BoxFuture<'a, Result<(), String>> {
