@@ -57,6 +57,7 @@ pub(crate) enum CaError {
     #[error("{problem}")]
     Problem {
         problem: Problem,
+        status: StatusCode,
         /// When it may be asked again, if it said so.
         retry_at: Option<Seconds>,
     },
@@ -95,10 +96,9 @@ impl CaError {
     /// Whether the thing at the URL is gone: an authority forgets orders.
     pub(crate) fn is_gone(&self) -> bool {
         match self {
-            Self::Problem { problem, .. } => {
-                problem.is("malformed") && problem.detail.to_ascii_lowercase().contains("not found")
+            Self::Problem { status, .. } | Self::Foreign { status, .. } => {
+                matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE)
             }
-            Self::Foreign { status, .. } => *status == StatusCode::NOT_FOUND,
             Self::Http(_) | Self::Lacks { .. } | Self::Key(_) => false,
         }
     }
@@ -110,9 +110,9 @@ impl CaError {
                 error,
                 HttpError::Connect { .. } | HttpError::Exchange { .. }
             ),
-            Self::Problem { problem, retry_at } => {
-                problem.is("serverInternal") && retry_at.is_none()
-            }
+            Self::Problem {
+                problem, retry_at, ..
+            } => problem.is("serverInternal") && retry_at.is_none(),
             Self::Foreign {
                 status, retry_at, ..
             } => status.is_server_error() && retry_at.is_none(),
@@ -383,7 +383,11 @@ impl Ca {
         let retry_at = self.retry_at(&answer.headers);
         let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
         Err(match problem.filter(|problem| !problem.kind.is_empty()) {
-            Some(problem) => CaError::Problem { problem, retry_at },
+            Some(problem) => CaError::Problem {
+                problem,
+                status: answer.status,
+                retry_at,
+            },
             None => CaError::Foreign {
                 status: answer.status,
                 excerpt: excerpt(&answer.body),

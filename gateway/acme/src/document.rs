@@ -44,8 +44,6 @@ pub(crate) struct CertificateDocument {
     pub(crate) window: Option<WindowDocument>,
     /// When it is asked for that again.
     pub(crate) ask_at: Seconds,
-    /// Another certificate was ordered as its replacement, or the authority will not hear of one.
-    pub(crate) cannot_be_replaced: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

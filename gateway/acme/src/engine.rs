@@ -196,7 +196,7 @@ impl Engine {
                         _ => Reason::CertificateRefused,
                     };
                     let message = format!("what is kept cannot be served: {refusal}");
-                    tracing::warn!(certificate = %job.name, message, "certificate not usable");
+                    tracing::warn!(certificate = %job.name, detail = message, "certificate not usable");
                     entry.unusable = Some(trouble(reason, message));
                 }
             },

@@ -151,7 +151,9 @@ impl Attempt<'_> {
         for host in &self.job.hosts {
             let verdict = preflight.check(&host.to_string()).await;
             match verdict {
-                Verdict::Ready { message } => tracing::debug!(%host, message, "name looked at"),
+                Verdict::Ready { message } => {
+                    tracing::debug!(%host, detail = message, "name looked at")
+                }
                 Verdict::Waits {
                     reason,
                     message,
@@ -171,7 +173,7 @@ impl Attempt<'_> {
     /// The certificate that the authority is told is replaced.
     async fn replaces(&self, ca: &Ca) -> Option<String> {
         let current = self.current?;
-        if current.directory != self.issuer.spec.directory || current.cannot_be_replaced {
+        if current.directory != self.issuer.spec.directory {
             return None;
         }
         // Authorities that give no such information take offence.
@@ -393,12 +395,20 @@ impl Attempt<'_> {
             issued_at: now,
             window: None,
             ask_at: now,
-            cannot_be_replaced: false,
         };
         let store = &*self.shared.store;
         document::save(store, Kind::Certificate, self.name, &document).await?;
         self.sweep().await;
-        store.delete(Kind::Order, self.name).await?;
+        if self.kept.published.is_empty() {
+            store.delete(Kind::Order, self.name).await?;
+        } else {
+            // To be taken back by the next attempt.
+            self.kept = OrderDocument {
+                published: std::mem::take(&mut self.kept.published),
+                ..OrderDocument::default()
+            };
+            self.save().await?;
+        }
         tracing::info!(
             certificate = self.name,
             issuer = self.issuer.name.as_str(),
