@@ -1,5 +1,6 @@
 //! Certificates that the gateway gets for itself, from an authority that does as it is told.
 
+mod days;
 mod killed;
 
 use std::net::SocketAddr;

@@ -4,6 +4,7 @@
 //! one stopped. How long the authority wants to be left alone is never lost: it is in every error
 //! and every answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -17,7 +18,6 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use crate::clock::Clock;
@@ -43,6 +43,8 @@ const MAX_NONCES: usize = 16;
 const NONCE_TRIES: usize = 8;
 /// Pauses before a request is sent again that the authority failed to answer.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+/// How long a directory is believed.
+const DIRECTORY_AGE: Seconds = DAY;
 /// Longest pause that an authority can ask for.
 const LONGEST_PAUSE: Seconds = 30 * DAY;
 const JOSE: &str = "application/jose+json";
@@ -55,6 +57,7 @@ pub(crate) enum CaError {
     #[error("{problem}")]
     Problem {
         problem: Problem,
+        status: StatusCode,
         /// When it may be asked again, if it said so.
         retry_at: Option<Seconds>,
     },
@@ -93,10 +96,9 @@ impl CaError {
     /// Whether the thing at the URL is gone: an authority forgets orders.
     pub(crate) fn is_gone(&self) -> bool {
         match self {
-            Self::Problem { problem, .. } => {
-                problem.is("malformed") && problem.detail.to_ascii_lowercase().contains("not found")
+            Self::Problem { status, .. } | Self::Foreign { status, .. } => {
+                matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE)
             }
-            Self::Foreign { status, .. } => *status == StatusCode::NOT_FOUND,
             Self::Http(_) | Self::Lacks { .. } | Self::Key(_) => false,
         }
     }
@@ -108,9 +110,9 @@ impl CaError {
                 error,
                 HttpError::Connect { .. } | HttpError::Exchange { .. }
             ),
-            Self::Problem { problem, retry_at } => {
-                problem.is("serverInternal") && retry_at.is_none()
-            }
+            Self::Problem {
+                problem, retry_at, ..
+            } => problem.is("serverInternal") && retry_at.is_none(),
             Self::Foreign {
                 status, retry_at, ..
             } => status.is_server_error() && retry_at.is_none(),
@@ -144,7 +146,8 @@ pub(crate) struct Ca {
     url: String,
     http: Http,
     clock: Clock,
-    directory: OnceCell<Directory>,
+    /// With when it was read.
+    directory: Mutex<Option<(Arc<Directory>, Seconds)>>,
     nonces: Mutex<Vec<String>>,
 }
 
@@ -154,23 +157,30 @@ impl Ca {
             url,
             http,
             clock,
-            directory: OnceCell::new(),
+            directory: Mutex::default(),
             nonces: Mutex::default(),
         }
     }
 
-    /// Asked once; an authority does not move its parts while we run.
-    pub(crate) async fn directory(&self) -> Result<&Directory, CaError> {
-        let asking = || async {
-            let mut pauses = PAUSES.iter();
-            loop {
-                match self.get(&self.url).await {
-                    Ok(answer) => return parse(&answer),
-                    Err(error) => again(error, pauses.next()).await?,
-                }
+    /// Asked for once a day: authorities seldom move their parts, and now and then have a new one.
+    pub(crate) async fn directory(&self) -> Result<Arc<Directory>, CaError> {
+        let mut kept = self.directory.lock().await;
+        let now = self.clock.now();
+        let fresh = kept
+            .as_ref()
+            .filter(|(_, at)| now.abs_diff(*at) < DIRECTORY_AGE);
+        if let Some((directory, _)) = fresh {
+            return Ok(Arc::clone(directory));
+        }
+        let mut pauses = PAUSES.iter();
+        let directory = loop {
+            match self.get(&self.url).await {
+                Ok(answer) => break Arc::new(parse(&answer)?),
+                Err(error) => again(error, pauses.next()).await?,
             }
         };
-        self.directory.get_or_try_init(asking).await
+        *kept = Some((Arc::clone(&directory), now));
+        Ok(directory)
     }
 
     /// Makes an account, or finds it; its URL. With `binding: None` and `only_existing`, nothing is
@@ -277,7 +287,8 @@ impl Ca {
         &self,
         id: &str,
     ) -> Result<Option<Reply<RenewalInfo>>, CaError> {
-        let Some(base) = &self.directory().await?.renewal_info else {
+        let directory = self.directory().await?;
+        let Some(base) = &directory.renewal_info else {
             return Ok(None);
         };
         let url = format!("{}/{id}", base.trim_end_matches('/'));
@@ -341,10 +352,10 @@ impl Ca {
         if let Some(nonce) = self.nonces.lock().await.pop() {
             return Ok(nonce);
         }
-        let url = &self.directory().await?.new_nonce;
+        let url = self.directory().await?.new_nonce.clone();
         let mut pauses = PAUSES.iter();
         loop {
-            let sent = self.http.send(Method::HEAD, url, None, Bytes::new()).await;
+            let sent = self.http.send(Method::HEAD, &url, None, Bytes::new()).await;
             let answer = match sent {
                 Ok(answer) => self.checked(answer).await,
                 Err(error) => Err(error.into()),
@@ -372,7 +383,11 @@ impl Ca {
         let retry_at = self.retry_at(&answer.headers);
         let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
         Err(match problem.filter(|problem| !problem.kind.is_empty()) {
-            Some(problem) => CaError::Problem { problem, retry_at },
+            Some(problem) => CaError::Problem {
+                problem,
+                status: answer.status,
+                retry_at,
+            },
             None => CaError::Foreign {
                 status: answer.status,
                 excerpt: excerpt(&answer.body),

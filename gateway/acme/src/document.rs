@@ -44,8 +44,6 @@ pub(crate) struct CertificateDocument {
     pub(crate) window: Option<WindowDocument>,
     /// When it is asked for that again.
     pub(crate) ask_at: Seconds,
-    /// Another certificate was ordered as its replacement, or the authority will not hear of one.
-    pub(crate) cannot_be_replaced: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -77,6 +75,8 @@ pub(crate) struct OrderDocument {
     pub(crate) waits: u32,
     pub(crate) next_try: Seconds,
     pub(crate) trouble: Option<Trouble>,
+    /// What was asked of whom, in short: another configuration is worth another try.
+    pub(crate) asked_as: String,
     /// Since when the authority has been working on it.
     pub(crate) validating_since: Option<Seconds>,
 }
@@ -170,7 +170,7 @@ pub fn name_of(hosts: &[String]) -> String {
 }
 
 /// Sixteen hexadecimal digits.
-pub(crate) fn short_hash(text: &str) -> String {
+pub fn short_hash(text: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     let digits = digest.as_ref().iter().take(8);
     digits.map(|byte| format!("{byte:02x}")).collect()

@@ -74,6 +74,8 @@ pub struct Job {
     /// Sorted.
     pub hosts: Vec<Hostname>,
     pub issuer: IssuerName,
+    /// Of what is configured for it: another one is worth another try.
+    pub fingerprint: String,
 }
 
 /// Everything that is wanted.
@@ -194,7 +196,7 @@ impl Engine {
                         _ => Reason::CertificateRefused,
                     };
                     let message = format!("what is kept cannot be served: {refusal}");
-                    tracing::warn!(certificate = %job.name, message, "certificate not usable");
+                    tracing::warn!(certificate = %job.name, detail = message, "certificate not usable");
                     entry.unusable = Some(trouble(reason, message));
                 }
             },
@@ -386,22 +388,42 @@ impl Entry {
             return (Action::Nothing, Seconds::MAX);
         };
         let Some(served) = &self.certificate else {
-            return (Action::Order, self.order.next_try);
+            return (Action::Order, self.next_try());
         };
         let fallback = issuer.spec.fallback.as_ref();
         let fallback = fallback.and_then(|name| desired.issuers.get(name));
         if !work::is_as_wanted(&served.document, issuer, fallback.map(|issuer| &**issuer)) {
-            return (Action::Order, self.order.next_try);
+            return (Action::Order, self.next_try());
         }
         let document = &served.document;
         let renew = renewal::renew_at(document, &served.facts);
-        let renew = renew.max(self.order.next_try);
+        let renew = renew.max(self.next_try());
         if served.facts.id.is_some() && document.ask_at < renew && (renew > now) {
             let ask = document.ask_at;
             // Shown is the renewal; asking is no news.
             return (Action::Renew(renew), ask);
         }
         (Action::Renew(renew), renew)
+    }
+
+    /// When another attempt is worth it. What was refused may not be as it is configured now; what
+    /// costs the authority something is waited for all the same.
+    fn next_try(&self) -> Seconds {
+        let costs = [
+            Reason::RateLimited,
+            Reason::LedgerFull,
+            Reason::AccountPaused,
+            Reason::ValidationFailed,
+            Reason::Processing,
+        ];
+        let trouble = self.order.trouble.as_ref();
+        let costs = costs
+            .iter()
+            .any(|reason| trouble.is_some_and(|trouble| trouble.reason == reason.as_str()));
+        match costs || self.order.asked_as == self.job.fingerprint {
+            true => self.order.next_try,
+            false => 0,
+        }
     }
 
     fn status(&self, desired: &Desired, now: Seconds) -> CertificateStatus {

@@ -88,6 +88,7 @@ impl Attempt<'_> {
             self.kept.key_type = spec.key_type.as_str().to_owned();
         }
         self.kept.issuer = self.issuer.name.to_string();
+        self.kept.asked_as.clone_from(&self.job.fingerprint);
         if self.kept.url.is_none() {
             self.gate().await?;
             self.look().await?;
@@ -150,7 +151,9 @@ impl Attempt<'_> {
         for host in &self.job.hosts {
             let verdict = preflight.check(&host.to_string()).await;
             match verdict {
-                Verdict::Ready { message } => tracing::debug!(%host, message, "name looked at"),
+                Verdict::Ready { message } => {
+                    tracing::debug!(%host, detail = message, "name looked at")
+                }
                 Verdict::Waits {
                     reason,
                     message,
@@ -170,7 +173,7 @@ impl Attempt<'_> {
     /// The certificate that the authority is told is replaced.
     async fn replaces(&self, ca: &Ca) -> Option<String> {
         let current = self.current?;
-        if current.directory != self.issuer.spec.directory || current.cannot_be_replaced {
+        if current.directory != self.issuer.spec.directory {
             return None;
         }
         // Authorities that give no such information take offence.
@@ -280,7 +283,8 @@ impl Attempt<'_> {
     /// Places the order.
     async fn place(&mut self, ca: &Ca, account: &Account) -> Result<Reply<Order>, Failure> {
         let profile = self.issuer.spec.profile.as_deref();
-        let profiles = &ca.directory().await?.meta.profiles;
+        let directory = ca.directory().await?;
+        let profiles = &directory.meta.profiles;
         if let Some(profile) = profile.filter(|profile| !profiles.contains_key(*profile)) {
             let offered: Vec<&str> = profiles.keys().map(String::as_str).collect();
             let offered = match offered.as_slice() {
@@ -391,12 +395,20 @@ impl Attempt<'_> {
             issued_at: now,
             window: None,
             ask_at: now,
-            cannot_be_replaced: false,
         };
         let store = &*self.shared.store;
         document::save(store, Kind::Certificate, self.name, &document).await?;
         self.sweep().await;
-        store.delete(Kind::Order, self.name).await?;
+        if self.kept.published.is_empty() {
+            store.delete(Kind::Order, self.name).await?;
+        } else {
+            // To be taken back by the next attempt.
+            self.kept = OrderDocument {
+                published: std::mem::take(&mut self.kept.published),
+                ..OrderDocument::default()
+            };
+            self.save().await?;
+        }
         tracing::info!(
             certificate = self.name,
             issuer = self.issuer.name.as_str(),

@@ -26,12 +26,18 @@ const SHORT_POLL: Seconds = HOUR;
 pub(crate) fn renew_at(document: &CertificateDocument, facts: &Facts) -> Seconds {
     let point = point(&document.chain);
     let window = document.window.as_ref();
-    let life = facts.not_after.saturating_sub(facts.not_before);
+    // Of the life that we have seen: where our clock is ahead, a new certificate is old already, and
+    // would be replaced by another such one for ever.
+    let start = facts
+        .not_before
+        .max(document.issued_at)
+        .min(facts.not_after);
+    let life = facts.not_after - start;
     if let Some(window) = window.filter(|window| window.end > window.start) {
         let at = window.start + scale(window.end - window.start, point);
         // A window in the past must not make a certificate of a minute ago be replaced for ever, nor
         // one that is late let a certificate end.
-        let latest = facts.not_before + life / 6 * 5;
+        let latest = start + life / 6 * 5;
         return at
             .min(latest)
             .max(document.issued_at + (life / 8).min(LEAST_AGE));
@@ -40,7 +46,7 @@ pub(crate) fn renew_at(document: &CertificateDocument, facts: &Facts) -> Seconds
         true => life / 2,
         false => life / 3 * 2,
     };
-    facts.not_before + latest - scale(life / 12, point)
+    start + latest - scale(life / 12, point)
 }
 
 /// When the authority is asked for its window again.
@@ -96,6 +102,26 @@ mod tests {
                 assert!((from..=to).contains(&day), "{life} {chain}: day {day}");
             }
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_renew_for_ever() {
+        let facts = Facts {
+            hosts: Vec::new(),
+            not_before: 0,
+            not_after: 90 * DAY,
+            id: None,
+        };
+        let issued_at = 80 * DAY;
+        let late = CertificateDocument {
+            issued_at,
+            ..document("x", None)
+        };
+        let at = renew_at(&late, &facts);
+        assert!(
+            (issued_at + 5 * DAY..issued_at + 7 * DAY).contains(&at),
+            "{at}"
+        );
     }
 
     #[test]

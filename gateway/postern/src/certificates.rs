@@ -30,6 +30,7 @@ use postern_core::config::CertificateSpec;
 use postern_core::config::Config;
 use postern_core::config::DnsSolverSpec;
 use postern_core::config::DnsSpec;
+use postern_core::config::IssuerSpec;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
 use postern_core::config::parse::Loaded;
@@ -157,6 +158,7 @@ impl Certificates {
             name: name.clone(),
             hosts: spec.hosts.clone(),
             issuer: spec.issuer.clone(),
+            fingerprint: fingerprint(config.issuers.get(&spec.issuer)),
         });
         let desired = Desired {
             jobs: jobs.collect(),
@@ -194,6 +196,11 @@ impl Certificates {
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.state.clone()
     }
+}
+
+/// Short, and another one for another issuer. A specification holds no secrets.
+fn fingerprint(spec: Option<&IssuerSpec>) -> String {
+    postern_acme::document::short_hash(&format!("{spec:?}"))
 }
 
 /// The configuration of the files with what was issued for it.

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use super::KEY;
 use super::LIMIT;
 
-type Documents = BTreeMap<(Kind, String), Vec<u8>>;
+pub(super) type Documents = BTreeMap<(Kind, String), Vec<u8>>;
 
 /// Keeps documents in memory, and stops for ever at one write.
 struct Mortal {
@@ -106,7 +106,7 @@ impl Store for Mortal {
     }
 }
 
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Replicas for Nobody {
     fn show<'a>(&'a self, _: &'a Challenge) -> BoxFuture<'a, Result<(), String>> {
@@ -158,6 +158,7 @@ async fn live(
             name: certificate.clone(),
             hosts: vec![Hostname::parse("shop.test").unwrap()],
             issuer: name.clone(),
+            fingerprint: String::new(),
         }],
         issuers: [(name, issuer)].into(),
     };

@@ -31,6 +31,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("http-01", || Box::pin(issue::http_01())),
     ("tls-alpn-01", || Box::pin(issue::tls_alpn_01())),
     ("external account binding", || Box::pin(issue::bound())),
+    ("taken over", || Box::pin(issue::taken_over())),
     ("renewed under load", || Box::pin(issue::renewed())),
     ("dns: preflight", || Box::pin(dns::preflight())),
     ("dns: updates to BIND", || Box::pin(dns::update())),

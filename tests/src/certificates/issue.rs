@@ -101,6 +101,37 @@ impl Site {
         Ok(())
     }
 
+    /// Lets another process take over from the one that runs, and ends that.
+    pub async fn take_over(&mut self) -> Result<(), String> {
+        let path = self.dir().join("postern.toml").display().to_string();
+        let ready = self.dir().join("ready");
+        let ready_text = ready.display().to_string();
+        let arguments = [
+            "run",
+            "--takeover",
+            "--config",
+            &path,
+            "--ready-file",
+            &ready_text,
+        ];
+        let next = Program::start(&process::postern()?, &arguments, false);
+        let next = next.map_err(failed("the successor"))?;
+        let end = Instant::now() + ISSUE;
+        while !ready.exists() {
+            if Instant::now() > end {
+                return Err(format!("the successor is not ready:\n{}", next.output()));
+            }
+            sleep(POLL).await;
+        }
+        let waits = "another process gets certificates until it ends";
+        if !next.prints(ISSUE, |log| log.contains(waits)).await {
+            return Err(format!("two processes order at once:\n{}", next.output()));
+        }
+        self.stop().await?;
+        self.program = Some(next);
+        Ok(())
+    }
+
     /// Ends the gateway in order.
     pub async fn stop(&mut self) -> Result<(), String> {
         let Some(mut program) = self.program.take() else {
@@ -323,6 +354,29 @@ pub async fn bound() -> Outcome {
     match accounts {
         1 => Ok("bound once; killed, its secret deleted, and another name was issued".to_owned()),
         accounts => Err(format!("{accounts} requests for an account")),
+    }
+}
+
+/// Another process takes over, and what the first one has got.
+pub async fn taken_over() -> Outcome {
+    let mut site = Site::new(Plan::default(), "", TWO).await?;
+    site.start().await?;
+    let first = site.served("shop.test").await?;
+    site.served("www.shop.test").await?;
+    site.take_over().await?;
+    let root = site.pebble.root().await?;
+    let again = handshake(site.https, &root, "shop.test").await?;
+    if again != first {
+        return Err("the successor serves another certificate".to_owned());
+    }
+    site.config = TWO.replace("www.shop.test", "new.shop.test");
+    site.configure();
+    site.served("new.shop.test").await?;
+    let (orders, accounts) = (site.orders(), site.pebble.requests("/sign-me-up"));
+    site.stop().await?;
+    match (orders, accounts) {
+        (3, 1) => Ok("one process orders at a time; 3 names, 3 orders, 1 account".to_owned()),
+        seen => Err(format!("orders and accounts: {seen:?}")),
     }
 }
 

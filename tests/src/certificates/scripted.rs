@@ -52,6 +52,8 @@ use crate::certs::Authority;
 pub struct Script {
     /// The key identifier and base64url key that an account needs; good for one account.
     pub binding: Option<(String, String)>,
+    /// Whether a proxy in front of it says that it is away.
+    pub is_down: bool,
     /// Whether names are known, so that no challenge is offered.
     pub knows_names: bool,
     /// Whether an order that was finalized stays at "processing".
@@ -80,6 +82,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             binding: None,
+            is_down: false,
             knows_names: false,
             is_slow: false,
             retry_after: None,
@@ -257,6 +260,15 @@ async fn route(shared: &Shared, method: &Method, path: &str, body: &[u8]) -> Ans
     {
         let mut state = shared.lock();
         *state.counts.requests.entry(kind.to_owned()).or_default() += 1;
+        if state.script.is_down {
+            let away = Fault {
+                path: "",
+                status: 503,
+                retry_after: Some(5),
+                body: "<html>away</html>",
+            };
+            return away.answer();
+        }
         let faults = &mut state.script.faults;
         if let Some(at) = faults.iter().position(|fault| path.starts_with(fault.path)) {
             let fault = faults.remove(at);
@@ -272,7 +284,7 @@ async fn route(shared: &Shared, method: &Method, path: &str, body: &[u8]) -> Ans
     }
     let signed = match shared.check(path, body) {
         Ok(signed) => signed,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     match kind {
         "account" => shared.account(&signed),
@@ -340,18 +352,22 @@ impl Shared {
     }
 
     /// The signature, the nonce, the URL, and, but for new accounts, the account.
-    fn check(&self, path: &str, body: &[u8]) -> Result<Signed, Answer> {
+    fn check(&self, path: &str, body: &[u8]) -> Result<Signed, Box<Answer>> {
         let mut state = self.lock();
         let signed = Signed::read(body, &state.accounts)
-            .map_err(|error| problem(400, "malformed", error))?;
+            .map_err(|error| Box::new(problem(400, "malformed", error)))?;
         if signed.url != format!("{}{path}", self.base) {
-            return Err(problem(400, "malformed", "signed for another URL"));
+            return Err(Box::new(problem(
+                400,
+                "malformed",
+                "signed for another URL",
+            )));
         }
         if !state.nonces.remove(&signed.nonce) {
-            return Err(problem(400, "badNonce", "used or unknown"));
+            return Err(Box::new(problem(400, "badNonce", "used or unknown")));
         }
         if signed.account.is_none() && path != "/account" {
-            return Err(problem(401, "accountDoesNotExist", "who are you"));
+            return Err(Box::new(problem(401, "accountDoesNotExist", "who are you")));
         }
         Ok(signed)
     }

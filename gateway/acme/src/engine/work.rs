@@ -190,7 +190,7 @@ async fn order(shared: &Shared, task: Task, kept: OrderDocument) -> Done {
                     certificate = task.name,
                     issuer = issuer.name.as_str(),
                     reason = failure.reason.as_str(),
-                    message = failure.message,
+                    detail = failure.message,
                     problem = failure.problem,
                     record = failure.record,
                     next_try = crate::clock::shown(attempt.kept.next_try),
@@ -216,7 +216,7 @@ async fn keep(attempt: &mut Attempt<'_>, now: Seconds) {
     if let Err(failure) = attempt.save().await {
         tracing::warn!(
             certificate = attempt.name,
-            message = failure.message,
+            detail = failure.message,
             "the state of an order is not kept"
         );
         let next_try = attempt.kept.next_try;

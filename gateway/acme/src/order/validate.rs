@@ -1,6 +1,7 @@
 //! Showing an authority that the names are ours.
 
 use base64::Engine as _;
+use http::StatusCode;
 use postern_core::config::issuer::ChallengeKind;
 
 use super::Attempt;
@@ -206,6 +207,8 @@ impl Attempt<'_> {
 fn refused(problem: Problem, message: String) -> Failure {
     let error = CaError::Problem {
         problem,
+        // It is part of an answer that is none.
+        status: StatusCode::OK,
         retry_at: None,
     };
     let reason = match Failure::reason_of(&error) {

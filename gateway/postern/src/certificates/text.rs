@@ -117,9 +117,9 @@ pub fn explain(view: &CertificateView) -> String {
 /// To the day while there are days.
 fn time_left(seconds: i64) -> String {
     match seconds {
-        ..=0 => "ended".to_owned(),
-        ..HOUR => "under an hour".to_owned(),
-        ..=172_799 => format!("{} hours", seconds / HOUR),
+        i64::MIN..=0 => "ended".to_owned(),
+        1..HOUR => "under an hour".to_owned(),
+        HOUR..=172_799 => format!("{} hours", seconds / HOUR),
         _ => format!("{} days", seconds / DAY),
     }
 }

@@ -76,6 +76,23 @@ pub fn all(
         let view = own(status, now);
         views.insert(view.name.clone(), view);
     }
+    for (name, spec) in &config.managed {
+        // One that the engine has not taken up: it has no folder.
+        views
+            .entry(name.to_string())
+            .or_insert_with(|| CertificateView {
+                name: name.to_string(),
+                hosts: spec.hosts.iter().map(ToString::to_string).collect(),
+                source: "issuer".to_owned(),
+                issuer: Some(spec.issuer.to_string()),
+                reason: Some(Reason::StorageFailed.to_string()),
+                message: Some(
+                    "the gateway was started without state-dir; it is taken up at the next start"
+                        .to_owned(),
+                ),
+                ..CertificateView::default()
+            });
+    }
     views.into_values().collect()
 }
 
