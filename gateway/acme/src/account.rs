@@ -50,12 +50,12 @@ pub(crate) async fn account(store: &dyn Store, issuer: &Issuer) -> Result<Accoun
         }
     };
     let key = AccountKey::parse(&kept.key)?;
-    if let Some(url) = kept.url {
-        return Ok(Account { key, url });
-    }
     let ca = issuer.ca.get().await?;
+    if let Some(url) = &kept.url {
+        return Ok(ca.account(key, url).await?);
+    }
     let found = match kept.was_asked {
-        true => match ca.account(&key, &[], None, true).await {
+        true => match ca.make_account(&key, &[], None, true).await {
             Ok(url) => Some(url),
             Err(error) if error.is("accountDoesNotExist") => None,
             Err(error) => return Err(Failure::of(&error, Step::Account.reason(&error))),
@@ -82,7 +82,7 @@ pub(crate) async fn account(store: &dyn Store, issuer: &Issuer) -> Result<Accoun
             kept.key_id = binding.as_ref().map(|binding| binding.key_id.clone());
             document::save(store, Kind::Account, name, &kept).await?;
             let made = ca
-                .account(&key, &spec.contact, binding.as_ref(), false)
+                .make_account(&key, &spec.contact, binding.as_ref(), false)
                 .await;
             made.map_err(|error| {
                 let step = match binding {
@@ -96,7 +96,7 @@ pub(crate) async fn account(store: &dyn Store, issuer: &Issuer) -> Result<Accoun
     kept.url = Some(url.clone());
     document::save(store, Kind::Account, name, &kept).await?;
     tracing::info!(issuer = name, account = url, "account at an issuer");
-    Ok(Account { key, url })
+    Ok(ca.account(key, &url).await?)
 }
 
 /// Forgets where the account is, not its key: the authority says that there is none.

@@ -1,9 +1,17 @@
-//! An authority, as it is spoken to (RFC 8555): one request a method, and no state but nonces.
+//! An authority, as it is spoken to (RFC 8555).
+//!
+//! `instant-acme` speaks to it, over a transport of ours ([`wire`]) that keeps what it would lose:
+//! how long the authority wants to be left alone, the URL of an order whose answer it does not like,
+//! and the page of a proxy that is no answer of ACME. Two requests are ours: an account is made with
+//! a key that was kept before and a binding at once, which it cannot, and renewal information is
+//! taken without a `Retry-After` too.
 //!
 //! Everything is found again by its URL, so that whoever comes after a crash goes on where the last
-//! one stopped. How long the authority wants to be left alone is never lost: it is in every error
-//! and every answer.
+//! one stopped.
 
+mod wire;
+
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +22,17 @@ use http::HeaderMap;
 use http::Method;
 use http::StatusCode;
 use http::header;
+use instant_acme::CertificateIdentifier;
+use instant_acme::Identifier;
+use instant_acme::NewOrder;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
+use self::wire::Exchange;
+use self::wire::Wire;
 use crate::clock::Clock;
 use crate::clock::DAY;
 use crate::clock::Seconds;
@@ -36,18 +49,17 @@ use crate::protocol::Problem;
 use crate::protocol::RenewalInfo;
 use crate::protocol::one_line;
 
-/// Nonces that are kept for later; each answer brings one.
-const MAX_NONCES: usize = 16;
 /// How often one request is sent with another nonce. Authorities with several servers were seen to
 /// refuse one good nonce in six.
 const NONCE_TRIES: usize = 8;
 /// Pauses before a request is sent again that the authority failed to answer.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+static PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// How long a directory is believed.
 const DIRECTORY_AGE: Seconds = DAY;
 /// Longest pause that an authority can ask for.
 const LONGEST_PAUSE: Seconds = 30 * DAY;
 const JOSE: &str = "application/jose+json";
+const NONCE: &str = "replay-nonce";
 
 /// Why an authority did not do what was asked.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -70,6 +82,8 @@ pub(crate) enum CaError {
     },
     #[error("its answer lacks {what}")]
     Lacks { what: &'static str },
+    #[error("its answer cannot be used: {error}")]
+    Refused { error: String },
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -78,14 +92,18 @@ impl CaError {
     pub(crate) fn problem(&self) -> Option<&Problem> {
         match self {
             Self::Problem { problem, .. } => Some(problem),
-            Self::Http(_) | Self::Foreign { .. } | Self::Lacks { .. } | Self::Key(_) => None,
+            Self::Http(_)
+            | Self::Foreign { .. }
+            | Self::Lacks { .. }
+            | Self::Refused { .. }
+            | Self::Key(_) => None,
         }
     }
 
     pub(crate) fn retry_at(&self) -> Option<Seconds> {
         match self {
             Self::Problem { retry_at, .. } | Self::Foreign { retry_at, .. } => *retry_at,
-            Self::Http(_) | Self::Lacks { .. } | Self::Key(_) => None,
+            Self::Http(_) | Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => None,
         }
     }
 
@@ -99,7 +117,7 @@ impl CaError {
             Self::Problem { status, .. } | Self::Foreign { status, .. } => {
                 matches!(*status, StatusCode::NOT_FOUND | StatusCode::GONE)
             }
-            Self::Http(_) | Self::Lacks { .. } | Self::Key(_) => false,
+            Self::Http(_) | Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => false,
         }
     }
 
@@ -116,7 +134,7 @@ impl CaError {
             Self::Foreign {
                 status, retry_at, ..
             } => status.is_server_error() && retry_at.is_none(),
-            Self::Lacks { .. } | Self::Key(_) => false,
+            Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => false,
         }
     }
 }
@@ -125,15 +143,26 @@ impl CaError {
 #[derive(Debug)]
 pub(crate) struct Reply<T> {
     pub(crate) value: T,
-    pub(crate) location: Option<String>,
     pub(crate) retry_at: Option<Seconds>,
 }
 
 /// An account that exists.
-#[derive(Debug)]
 pub(crate) struct Account {
-    pub(crate) key: AccountKey,
-    pub(crate) url: String,
+    key: AccountKey,
+    inner: instant_acme::Account,
+}
+
+impl Account {
+    /// What a token is answered with (RFC 8555, 8.1).
+    pub(crate) fn authorize(&self, token: &str) -> String {
+        self.key.authorize(token)
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Account").field(&self.inner.id()).finish()
+    }
 }
 
 /// Proof that an account is wanted by a customer.
@@ -142,23 +171,40 @@ pub(crate) struct Binding {
     pub(crate) mac: hmac::Key,
 }
 
+/// Makes a call until there is an answer or an error that lasts: the answer, and when to ask again.
+/// No function, because what a closure lends to its future cannot be sent to another thread.
+macro_rules! asked {
+    ($call:expr) => {{
+        let mut tries = Tries::default();
+        loop {
+            let (asked, exchange) = Exchange::of($call).await;
+            match asked {
+                Ok(value) => break (value, exchange.retry_at),
+                Err(error) => tries.again(wire::error_of(error, exchange)).await?,
+            }
+        }
+    }};
+}
+
 pub(crate) struct Ca {
     url: String,
-    http: Http,
+    http: Arc<Http>,
     clock: Clock,
     /// With when it was read.
     directory: Mutex<Option<(Arc<Directory>, Seconds)>>,
-    nonces: Mutex<Vec<String>>,
+    /// The account that was used last, of the directory that is kept: making one ready asks for the
+    /// directory again.
+    ready: Mutex<Option<instant_acme::Account>>,
 }
 
 impl Ca {
     pub(crate) fn new(url: String, http: Http, clock: Clock) -> Self {
         Self {
             url,
-            http,
+            http: Arc::new(http),
             clock,
             directory: Mutex::default(),
-            nonces: Mutex::default(),
+            ready: Mutex::default(),
         }
     }
 
@@ -172,20 +218,21 @@ impl Ca {
         if let Some((directory, _)) = fresh {
             return Ok(Arc::clone(directory));
         }
-        let mut pauses = PAUSES.iter();
+        let mut tries = Tries::default();
         let directory = loop {
             match self.get(&self.url).await {
                 Ok(answer) => break Arc::new(parse(&answer)?),
-                Err(error) => again(error, pauses.next()).await?,
+                Err(error) => tries.again(error).await?,
             }
         };
         *kept = Some((Arc::clone(&directory), now));
+        *self.ready.lock().await = None;
         Ok(directory)
     }
 
     /// Makes an account, or finds it; its URL. With `binding: None` and `only_existing`, nothing is
     /// ever made.
-    pub(crate) async fn account(
+    pub(crate) async fn make_account(
         &self,
         key: &AccountKey,
         contact: &[String],
@@ -204,10 +251,28 @@ impl Ca {
             let proof = key.bind(&url, &binding.key_id, &binding.mac);
             payload["externalAccountBinding"] = proof;
         }
-        let answer = self.post(&url, key, None, Some(&payload)).await?;
+        let answer = self.introduce(&url, key, &payload.to_string()).await?;
         location(&answer.headers).ok_or(CaError::Lacks {
             what: "the URL of the account",
         })
+    }
+
+    /// The account at a URL, ready to be used.
+    pub(crate) async fn account(&self, key: AccountKey, url: &str) -> Result<Account, CaError> {
+        let mut ready = self.ready.lock().await;
+        if let Some(inner) = ready.as_ref().filter(|inner| inner.id() == url) {
+            let inner = inner.clone();
+            return Ok(Account { key, inner });
+        }
+        let pkcs8 = key.pkcs8();
+        let (inner, _) = asked!({
+            let http = Box::new(Wire::new(&self.http, &self.clock));
+            let key = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
+            let builder = instant_acme::Account::builder_with_http(http);
+            builder.from_parts(url.to_owned(), key, self.url.clone())
+        });
+        *ready = Some(inner.clone());
+        Ok(Account { key, inner })
     }
 
     pub(crate) async fn new_order(
@@ -217,19 +282,26 @@ impl Ca {
         profile: Option<&str>,
         replaces: Option<&str>,
     ) -> Result<Reply<Order>, CaError> {
-        let url = self.directory().await?.new_order.clone();
-        let identifiers = hosts.iter();
-        let identifiers: Vec<Value> = identifiers
-            .map(|host| json!({ "type": "dns", "value": host }))
-            .collect();
-        let mut payload = json!({ "identifiers": identifiers });
+        let identifiers: Vec<Identifier> = hosts.iter().cloned().map(Identifier::Dns).collect();
+        let replaces = replaces.and_then(|id| id.split_once('.'));
+        let mut wanted = NewOrder::new(&identifiers);
         if let Some(profile) = profile {
-            payload["profile"] = json!(profile);
+            wanted = wanted.profile(profile);
         }
-        if let Some(replaces) = replaces {
-            payload["replaces"] = json!(replaces);
+        if let Some((key_identifier, serial)) = replaces {
+            wanted = wanted.replaces(CertificateIdentifier {
+                authority_key_identifier: key_identifier.into(),
+                serial: serial.into(),
+            });
         }
-        self.ask(account, &url, Some(&payload)).await
+        Ok(reply(asked!(async {
+            let placed = account.inner.new_order(&wanted).await;
+            match (placed, Exchange::location()) {
+                // It was placed, by an authority that does not say what it replaces.
+                (Err(instant_acme::Error::Other(_)), Some(url)) => account.inner.order(url).await,
+                (placed, _) => placed,
+            }
+        })))
     }
 
     pub(crate) async fn order(
@@ -237,48 +309,63 @@ impl Ca {
         account: &Account,
         url: &str,
     ) -> Result<Reply<Order>, CaError> {
-        self.ask(account, url, None).await
+        Ok(reply(asked!(account.inner.order(url.to_owned()))))
     }
 
-    pub(crate) async fn authorization(
+    /// What the authority wants to see of each name.
+    pub(crate) async fn authorizations(
         &self,
-        account: &Account,
-        url: &str,
-    ) -> Result<Reply<Authorization>, CaError> {
-        self.ask(account, url, None).await
+        order: &Order,
+    ) -> Result<Vec<Authorization>, CaError> {
+        let mut handle = order.handle.lock().await;
+        let (found, _) = asked!(async {
+            let mut found = Vec::new();
+            let mut asked = handle.authorizations();
+            while let Some(authorization) = asked.next().await {
+                found.push(Authorization::of(&*authorization?));
+            }
+            Ok(found)
+        });
+        Ok(found)
     }
 
-    /// Says that a challenge can be looked for.
-    pub(crate) async fn begin(
-        &self,
-        account: &Account,
-        offer: &Offer,
-    ) -> Result<Reply<Value>, CaError> {
-        self.ask(account, &offer.url, Some(&json!({}))).await
+    /// Says that a challenge of the order can be looked for.
+    pub(crate) async fn begin(&self, order: &Order, offer: &Offer) -> Result<(), CaError> {
+        let kind = offer.challenge_type();
+        let mut handle = order.handle.lock().await;
+        asked!(async {
+            let mut asked = handle.authorizations();
+            while let Some(authorization) = asked.next().await {
+                let mut authorization = authorization?;
+                let challenge = authorization.challenge(kind.clone());
+                if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
+                    return challenge.set_ready().await;
+                }
+            }
+            Err(instant_acme::Error::Str("the challenge that was begun"))
+        });
+        Ok(())
     }
 
     pub(crate) async fn finalize(
         &self,
-        account: &Account,
         order: &Order,
         request: &[u8],
     ) -> Result<Reply<Order>, CaError> {
-        let payload = json!({ "csr": crate::key::encode(request) });
-        self.ask(account, &order.finalize, Some(&payload)).await
+        let mut handle = order.handle.lock().await;
+        let ((), retry_at) = asked!(handle.finalize_csr(request));
+        Ok(Reply {
+            value: Order::seen(&mut handle, Arc::clone(&order.handle)),
+            retry_at,
+        })
     }
 
-    /// The chain, PEM.
-    pub(crate) async fn certificate(
-        &self,
-        account: &Account,
-        url: &str,
-    ) -> Result<String, CaError> {
-        let answer = self
-            .post(url, &account.key, Some(&account.url), None)
-            .await?;
-        let text = String::from_utf8(answer.body.to_vec());
-        text.map_err(|_| CaError::Lacks {
-            what: "a chain of certificates",
+    /// The chain of a valid order, PEM.
+    pub(crate) async fn certificate(&self, order: &Order) -> Result<String, CaError> {
+        let mut handle = order.handle.lock().await;
+        let (chain, _) = asked!(handle.certificate());
+        chain.ok_or(CaError::Lacks {
+            what: "the certificate",
         })
     }
 
@@ -287,138 +374,143 @@ impl Ca {
         &self,
         id: &str,
     ) -> Result<Option<Reply<RenewalInfo>>, CaError> {
-        let directory = self.directory().await?;
-        let Some(base) = &directory.renewal_info else {
+        let Some(base) = &self.directory().await?.renewal_info else {
             return Ok(None);
         };
         let url = format!("{}/{id}", base.trim_end_matches('/'));
         let answer = self.get(&url).await?;
-        Ok(Some(self.reply(&answer)?))
+        Ok(Some(Reply {
+            value: parse(&answer)?,
+            retry_at: retry_at(&answer.headers, &self.clock),
+        }))
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        account: &Account,
-        url: &str,
-        payload: Option<&Value>,
-    ) -> Result<Reply<T>, CaError> {
-        let (key, kid) = (&account.key, &account.url);
-        let answer = self.post(url, key, Some(kid), payload).await?;
-        self.reply(&answer)
-    }
-
-    fn reply<T: DeserializeOwned>(&self, answer: &Answer) -> Result<Reply<T>, CaError> {
-        Ok(Reply {
-            value: parse(answer)?,
-            location: location(&answer.headers),
-            retry_at: self.retry_at(&answer.headers),
-        })
-    }
-
-    /// Without payload, what is at the URL is asked for (RFC 8555, 6.3).
-    async fn post(
+    /// A request that is signed by a key that has no account yet.
+    async fn introduce(
         &self,
         url: &str,
         key: &AccountKey,
-        kid: Option<&str>,
-        payload: Option<&Value>,
+        payload: &str,
     ) -> Result<Answer, CaError> {
-        let payload = payload.map_or_else(String::new, ToString::to_string);
-        let mut pauses = PAUSES.iter();
-        let mut nonces = 0;
+        let mut tries = Tries::default();
+        let mut nonce = None;
         loop {
-            let nonce = self.nonce().await?;
-            let signed = key.sign(url, &nonce, kid, &payload)?;
-            let body = Bytes::from(signed);
+            let fresh = match nonce.take() {
+                Some(nonce) => nonce,
+                None => self.nonce().await?,
+            };
+            let body = Bytes::from(key.sign(url, &fresh, payload)?);
             let sent = self.http.send(Method::POST, url, Some(JOSE), body).await;
             let answer = match sent {
-                Ok(answer) => self.checked(answer).await,
+                Ok(answer) => {
+                    nonce = text(&answer.headers, NONCE).map(str::to_owned);
+                    checked(answer, &self.clock)
+                }
                 Err(error) => Err(error.into()),
             };
             match answer {
                 Ok(answer) => return Ok(answer),
-                Err(error) if error.is("badNonce") && nonces < NONCE_TRIES => nonces += 1,
-                Err(error) => again(error, pauses.next()).await?,
+                Err(error) => tries.again(error).await?,
             }
         }
     }
 
     async fn get(&self, url: &str) -> Result<Answer, CaError> {
         let answer = self.http.send(Method::GET, url, None, Bytes::new()).await?;
-        self.checked(answer).await
+        checked(answer, &self.clock)
     }
 
     async fn nonce(&self) -> Result<String, CaError> {
-        if let Some(nonce) = self.nonces.lock().await.pop() {
-            return Ok(nonce);
-        }
         let url = self.directory().await?.new_nonce.clone();
-        let mut pauses = PAUSES.iter();
+        let mut tries = Tries::default();
         loop {
             let sent = self.http.send(Method::HEAD, &url, None, Bytes::new()).await;
             let answer = match sent {
-                Ok(answer) => self.checked(answer).await,
+                Ok(answer) => checked(answer, &self.clock),
                 Err(error) => Err(error.into()),
             };
             match answer {
-                Ok(_) => break,
-                Err(error) => again(error, pauses.next()).await?,
+                Ok(answer) => {
+                    let nonce = text(&answer.headers, NONCE).map(str::to_owned);
+                    return nonce.ok_or(CaError::Lacks { what: "a nonce" });
+                }
+                Err(error) => tries.again(error).await?,
             }
         }
-        let nonce = self.nonces.lock().await.pop();
-        nonce.ok_or(CaError::Lacks { what: "a nonce" })
-    }
-
-    /// Keeps the nonce; an answer that is an error becomes one.
-    async fn checked(&self, answer: Answer) -> Result<Answer, CaError> {
-        if let Some(nonce) = text(&answer.headers, "replay-nonce") {
-            let mut nonces = self.nonces.lock().await;
-            if nonces.len() < MAX_NONCES {
-                nonces.push(nonce.to_owned());
-            }
-        }
-        if answer.status.is_success() {
-            return Ok(answer);
-        }
-        let retry_at = self.retry_at(&answer.headers);
-        let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
-        Err(match problem.filter(|problem| !problem.kind.is_empty()) {
-            Some(problem) => CaError::Problem {
-                problem,
-                status: answer.status,
-                retry_at,
-            },
-            None => CaError::Foreign {
-                status: answer.status,
-                excerpt: excerpt(&answer.body),
-                retry_at,
-            },
-        })
-    }
-
-    /// Seconds or a date (RFC 9110, 10.2.3), as a moment.
-    fn retry_at(&self, headers: &HeaderMap) -> Option<Seconds> {
-        let value = text(headers, header::RETRY_AFTER.as_str())?.trim();
-        let now = self.clock.now();
-        let at = match value.parse::<u64>() {
-            Ok(seconds) => now.saturating_add(seconds),
-            Err(_) => {
-                let date = jiff::fmt::rfc2822::parse(value).ok()?;
-                u64::try_from(date.timestamp().as_second()).ok()?
-            }
-        };
-        Some(at.clamp(now, now + LONGEST_PAUSE))
     }
 }
 
-/// Waits for another try, or gives the error back.
-async fn again(error: CaError, pause: Option<&Duration>) -> Result<(), CaError> {
-    match pause {
-        Some(pause) if error.is_passing() => {
-            sleep(*pause).await;
-            Ok(())
+fn reply((placed, retry_at): (instant_acme::Order, Option<Seconds>)) -> Reply<Order> {
+    Reply {
+        value: Order::new(placed),
+        retry_at,
+    }
+}
+
+/// An answer that is an error becomes one.
+fn checked(answer: Answer, clock: &Clock) -> Result<Answer, CaError> {
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    let retry_at = retry_at(&answer.headers, clock);
+    let problem: Option<Problem> = serde_json::from_slice(&answer.body).ok();
+    Err(match problem.filter(|problem| !problem.kind.is_empty()) {
+        Some(problem) => CaError::Problem {
+            problem,
+            status: answer.status,
+            retry_at,
+        },
+        None => CaError::Foreign {
+            status: answer.status,
+            excerpt: excerpt(&answer.body),
+            retry_at,
+        },
+    })
+}
+
+/// Seconds or a date (RFC 9110, 10.2.3), as a moment.
+fn retry_at(headers: &HeaderMap, clock: &Clock) -> Option<Seconds> {
+    let value = text(headers, header::RETRY_AFTER.as_str())?.trim();
+    let now = clock.now();
+    let at = match value.parse::<u64>() {
+        Ok(seconds) => now.saturating_add(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(value).ok()?;
+            u64::try_from(date.timestamp().as_second()).ok()?
         }
-        _ => Err(error),
+    };
+    Some(at.clamp(now, now + LONGEST_PAUSE))
+}
+
+/// How often one call was made again.
+struct Tries {
+    pauses: std::slice::Iter<'static, Duration>,
+    nonces: usize,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self {
+            pauses: PAUSES.iter(),
+            nonces: 0,
+        }
+    }
+}
+
+impl Tries {
+    /// Waits for another try, or gives the error back.
+    async fn again(&mut self, error: CaError) -> Result<(), CaError> {
+        if error.is("badNonce") && self.nonces < NONCE_TRIES {
+            self.nonces += 1;
+            return Ok(());
+        }
+        match self.pauses.next() {
+            Some(pause) if error.is_passing() => {
+                sleep(*pause).await;
+                Ok(())
+            }
+            _ => Err(error),
+        }
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) enum HttpError {
     Roots { error: String },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,

@@ -46,6 +46,7 @@ pub(crate) enum KeyError {
 
 /// The key of an account: ECDSA on P-256, which every authority takes.
 pub(crate) struct AccountKey {
+    pkcs8: Vec<u8>,
     pair: EcdsaKeyPair,
     random: SystemRandom,
 }
@@ -66,8 +67,14 @@ impl AccountKey {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8);
         Ok(Self {
             pair: pair.map_err(|_| KeyError::Malformed)?,
+            pkcs8,
             random: SystemRandom::new(),
         })
+    }
+
+    /// DER (RFC 5958).
+    pub(crate) fn pkcs8(&self) -> Vec<u8> {
+        self.pkcs8.clone()
     }
 
     /// The public half (RFC 7517).
@@ -89,19 +96,9 @@ impl AccountKey {
         format!("{token}.{}", self.thumbprint())
     }
 
-    /// A signed request (RFC 8555, 6.2). `kid`: the URL of the account, once there is one.
-    pub(crate) fn sign(
-        &self,
-        url: &str,
-        nonce: &str,
-        kid: Option<&str>,
-        payload: &str,
-    ) -> Result<String, KeyError> {
-        let mut header = json!({ "alg": "ES256", "nonce": nonce, "url": url });
-        match kid {
-            Some(kid) => header["kid"] = json!(kid),
-            None => header["jwk"] = self.jwk(),
-        }
+    /// A signed request of a key without an account (RFC 8555, 6.2).
+    pub(crate) fn sign(&self, url: &str, nonce: &str, payload: &str) -> Result<String, KeyError> {
+        let header = json!({ "alg": "ES256", "nonce": nonce, "url": url, "jwk": self.jwk() });
         let (protected, payload) = (encode(header.to_string()), encode(payload));
         let message = format!("{protected}.{payload}");
         let signature = self.pair.sign(&self.random, message.as_bytes());

@@ -13,6 +13,7 @@ mod validate;
 
 use std::time::Duration;
 
+use instant_acme::OrderStatus;
 use postern_core::config::issuer::ChallengeKind;
 use postern_core::hostname::Hostname;
 use tokio::time::sleep;
@@ -34,7 +35,6 @@ use crate::engine::Shared;
 use crate::key;
 use crate::ledger::registered_domain;
 use crate::protocol::Order;
-use crate::protocol::Status;
 use crate::reason::Reason;
 use crate::store::Kind;
 use crate::verify;
@@ -214,7 +214,7 @@ impl Attempt<'_> {
             };
             let order = &reply.value;
             match order.status {
-                Status::Pending => {
+                OrderStatus::Pending => {
                     if !has_begun {
                         self.validate(ca, account, order).await?;
                         has_begun = true;
@@ -226,9 +226,9 @@ impl Attempt<'_> {
                         return Err(Failure::new(Reason::ValidationFailed, message));
                     }
                 }
-                Status::Ready => {
+                OrderStatus::Ready => {
                     let request = key::request(&self.kept.key, &self.hosts())?;
-                    latest = Some(match ca.finalize(account, order, &request).await {
+                    latest = Some(match ca.finalize(order, &request).await {
                         Ok(reply) => reply,
                         // Somebody has done so before us: the order says.
                         Err(error) if error.is("orderNotReady") => self.again(ca, account).await?,
@@ -237,23 +237,18 @@ impl Attempt<'_> {
                     // Not in a loop with an authority that does nothing.
                     if latest
                         .as_ref()
-                        .is_some_and(|reply| reply.value.status == Status::Ready)
+                        .is_some_and(|reply| reply.value.status == OrderStatus::Ready)
                     {
                         sleep(POLL).await;
                     }
                     continue;
                 }
-                Status::Valid => return self.fetch(ca, account, order).await,
-                Status::Processing => {}
-                Status::Invalid => {
+                OrderStatus::Valid => return self.fetch(ca, order).await,
+                OrderStatus::Processing => {}
+                OrderStatus::Invalid => {
                     let failure = self.verdict(ca, account, order).await;
                     self.give_up().await?;
                     return Err(failure);
-                }
-                Status::Deactivated | Status::Expired | Status::Revoked | Status::Unknown => {
-                    self.give_up().await?;
-                    let message = "the order is no longer alive";
-                    return Err(Failure::new(Reason::OrderRefused, message));
                 }
             }
             let now = self.shared.clock.now();
@@ -323,10 +318,7 @@ impl Attempt<'_> {
                 return Err(error.into());
             }
         };
-        let url = reply.location.clone().ok_or(CaError::Lacks {
-            what: "the URL of the order",
-        })?;
-        self.kept.url = Some(url);
+        self.kept.url = Some(reply.value.url.clone());
         self.kept.validating_since = None;
         self.kept.replaces.clone_from(&replaces);
         self.save().await?;
@@ -351,16 +343,8 @@ impl Attempt<'_> {
     }
 
     /// Fetches the chain, and takes nothing that was not asked for.
-    async fn fetch(
-        &mut self,
-        ca: &Ca,
-        account: &Account,
-        order: &Order,
-    ) -> Result<Outcome, Failure> {
-        let url = order.certificate.as_deref().ok_or(CaError::Lacks {
-            what: "the URL of the certificate",
-        })?;
-        let chain = ca.certificate(account, url).await?;
+    async fn fetch(&mut self, ca: &Ca, order: &Order) -> Result<Outcome, Failure> {
+        let chain = ca.certificate(order).await?;
         let now = self.shared.clock.now();
         let verified = verify::verify(&chain, &self.kept.key, &self.job.hosts, now);
         let facts = match verified {

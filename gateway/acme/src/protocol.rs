@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use instant_acme::AuthorizationState;
+use instant_acme::AuthorizationStatus;
+use instant_acme::ChallengeStatus;
+use instant_acme::ChallengeType;
+use instant_acme::Identifier;
+use instant_acme::OrderStatus;
 use serde::Deserialize;
+use tokio::sync::Mutex;
 
 /// Longest text of an authority that is kept and shown.
 const MAX_DETAIL: usize = 1000;
@@ -15,7 +23,6 @@ const ERROR: &str = "urn:ietf:params:acme:error:";
 pub(crate) struct Directory {
     pub(crate) new_nonce: String,
     pub(crate) new_account: String,
-    pub(crate) new_order: String,
     #[serde(default)]
     pub(crate) renewal_info: Option<String>,
     #[serde(default)]
@@ -29,65 +36,104 @@ pub(crate) struct Meta {
     pub(crate) profiles: BTreeMap<String, serde_json::Value>,
 }
 
-/// RFC 8555, 7.1.3.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// An order as it was when it was last asked for (RFC 8555, 7.1.3).
 pub(crate) struct Order {
-    pub(crate) status: Status,
-    #[serde(default)]
-    pub(crate) authorizations: Vec<String>,
-    pub(crate) finalize: String,
-    #[serde(default)]
-    pub(crate) certificate: Option<String>,
-    #[serde(default)]
+    pub(crate) url: String,
+    pub(crate) status: OrderStatus,
     pub(crate) error: Option<Problem>,
-    #[serde(default)]
     pub(crate) profile: Option<String>,
+    /// What further requests are made with.
+    pub(crate) handle: Arc<Mutex<instant_acme::Order>>,
 }
 
-/// Of orders, authorizations and challenges.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Status {
-    Pending,
-    Ready,
-    Processing,
-    Valid,
-    Invalid,
-    Deactivated,
-    Expired,
-    Revoked,
-    #[serde(other)]
-    Unknown,
+impl Order {
+    pub(crate) fn new(mut placed: instant_acme::Order) -> Self {
+        let state = placed.state();
+        let (status, error) = (state.status, state.error.clone());
+        let profile = state.profile.clone();
+        Self {
+            url: placed.url().to_owned(),
+            status,
+            error: error.map(Problem::from),
+            profile,
+            handle: Arc::new(Mutex::new(placed)),
+        }
+    }
+
+    /// The same order after another request.
+    pub(crate) fn seen(
+        placed: &mut instant_acme::Order,
+        handle: Arc<Mutex<instant_acme::Order>>,
+    ) -> Self {
+        let url = placed.url().to_owned();
+        let state = placed.state();
+        Self {
+            url,
+            status: state.status,
+            error: state.error.clone().map(Problem::from),
+            profile: state.profile.clone(),
+            handle,
+        }
+    }
 }
 
 /// RFC 8555, 7.1.4.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Authorization {
-    pub(crate) status: Status,
-    pub(crate) identifier: Identifier,
-    #[serde(default)]
+    pub(crate) is_pending: bool,
+    /// The name, without the star of a wildcard.
+    pub(crate) host: String,
     pub(crate) wildcard: bool,
-    #[serde(default)]
     pub(crate) challenges: Vec<Offer>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Identifier {
-    pub(crate) value: String,
+impl Authorization {
+    pub(crate) fn of(state: &AuthorizationState) -> Self {
+        let identifier = state.identifier();
+        let offers = state.challenges.iter().map(|challenge| Offer {
+            kind: match &challenge.r#type {
+                ChallengeType::Http01 => "http-01".to_owned(),
+                ChallengeType::Dns01 => "dns-01".to_owned(),
+                ChallengeType::TlsAlpn01 => "tls-alpn-01".to_owned(),
+                ChallengeType::Unknown(kind) => kind.clone(),
+                _ => String::new(),
+            },
+            url: challenge.url.clone(),
+            is_pending: challenge.status == ChallengeStatus::Pending,
+            token: challenge.token.clone(),
+            error: challenge.error.clone().map(Problem::from),
+        });
+        Self {
+            is_pending: state.status == AuthorizationStatus::Pending,
+            host: match identifier.identifier {
+                Identifier::Dns(name) => name.clone(),
+                _ => String::new(),
+            },
+            wildcard: identifier.wildcard,
+            challenges: offers.collect(),
+        }
+    }
 }
 
 /// A challenge that may be taken.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Offer {
-    #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) url: String,
-    pub(crate) status: Status,
-    #[serde(default)]
+    pub(crate) is_pending: bool,
     pub(crate) token: String,
-    #[serde(default)]
     pub(crate) error: Option<Problem>,
+}
+
+impl Offer {
+    pub(crate) fn challenge_type(&self) -> ChallengeType {
+        match self.kind.as_str() {
+            "http-01" => ChallengeType::Http01,
+            "dns-01" => ChallengeType::Dns01,
+            "tls-alpn-01" => ChallengeType::TlsAlpn01,
+            other => ChallengeType::Unknown(other.to_owned()),
+        }
+    }
 }
 
 /// RFC 9773, 4.2.
@@ -133,6 +179,22 @@ impl Problem {
     pub(crate) fn is_about_replacing(&self) -> bool {
         let text = self.to_string().to_ascii_lowercase();
         self.is("alreadyReplaced") || text.contains("replace")
+    }
+}
+
+impl From<instant_acme::Problem> for Problem {
+    fn from(problem: instant_acme::Problem) -> Self {
+        let subproblems = problem.subproblems.into_iter();
+        Self {
+            kind: problem.r#type.unwrap_or_default(),
+            detail: problem.detail.unwrap_or_default(),
+            subproblems: subproblems
+                .map(|sub| Subproblem {
+                    kind: sub.r#type.unwrap_or_default(),
+                    detail: sub.detail.unwrap_or_default(),
+                })
+                .collect(),
+        }
     }
 }
 
@@ -185,7 +247,5 @@ mod tests {
             "meta":{"profiles":{"shortlived":"https://x"},"caaIdentities":["x"]}}"#;
         let directory: Directory = serde_json::from_str(text).unwrap();
         assert!(directory.meta.profiles.contains_key("shortlived"));
-        let status: Status = serde_json::from_str("\"waiting\"").unwrap();
-        assert_eq!(status, Status::Unknown);
     }
 }

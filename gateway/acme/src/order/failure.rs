@@ -96,6 +96,7 @@ impl Failure {
                 CaError::Http(_)
                 | CaError::Foreign { .. }
                 | CaError::Lacks { .. }
+                | CaError::Refused { .. }
                 | CaError::Problem { .. } => Reason::IssuerUnreachable,
             };
         };

@@ -19,7 +19,6 @@ use crate::protocol::Authorization;
 use crate::protocol::Offer;
 use crate::protocol::Order;
 use crate::protocol::Problem;
-use crate::protocol::Status;
 use crate::reason::Reason;
 use crate::store::Kind;
 
@@ -36,22 +35,21 @@ impl Attempt<'_> {
         order: &Order,
     ) -> Result<(), Failure> {
         let mut begun = Vec::new();
-        for url in &order.authorizations {
-            let authorization = ca.authorization(account, url).await?.value;
-            if authorization.status != Status::Pending {
+        for authorization in ca.authorizations(order).await? {
+            if !authorization.is_pending {
                 // Validated before, or what became of it is in the order.
                 continue;
             }
             let (kind, offer) = self.choose(&authorization)?;
-            if offer.status != Status::Pending {
+            if !offer.is_pending {
                 // Begun already.
                 continue;
             }
             let challenge = Challenge {
                 kind,
-                host: authorization.identifier.value.to_ascii_lowercase(),
+                host: authorization.host.to_ascii_lowercase(),
                 token: offer.token.clone(),
-                authorization: account.key.authorize(&offer.token),
+                authorization: account.authorize(&offer.token),
             };
             self.publish(&challenge).await?;
             begun.push((challenge, offer));
@@ -72,7 +70,7 @@ impl Attempt<'_> {
         self.kept.validating_since.get_or_insert(now);
         self.save().await?;
         for (_, offer) in &begun {
-            ca.begin(account, offer).await?;
+            ca.begin(order, offer).await?;
         }
         Ok(())
     }
@@ -100,7 +98,7 @@ impl Attempt<'_> {
             Reason::OrderRefused,
             format!(
                 "the authority wants {} validated by one of {}, which is not set up here",
-                crate::protocol::one_line(&authorization.identifier.value),
+                crate::protocol::one_line(&authorization.host),
                 crate::protocol::one_line(&offered.join(", "))
             ),
         ))
@@ -180,14 +178,19 @@ impl Attempt<'_> {
 
     /// Why an order is invalid: its challenges know more than it does.
     pub(super) async fn verdict(&self, ca: &Ca, account: &Account, order: &Order) -> Failure {
-        for url in &order.authorizations {
-            let authorization = match ca.authorization(account, url).await {
-                Ok(reply) => reply.value,
-                Err(error) => return error.into(),
-            };
+        // Asked for anew: those that the order came with are as they were.
+        let authorizations = match ca.order(account, &order.url).await {
+            Ok(reply) => ca.authorizations(&reply.value).await,
+            Err(error) => Err(error),
+        };
+        let authorizations = match authorizations {
+            Ok(authorizations) => authorizations,
+            Err(error) => return error.into(),
+        };
+        for authorization in authorizations {
             let mut offers = authorization.challenges.iter();
             if let Some(problem) = offers.find_map(|offer| offer.error.clone()) {
-                let host = crate::protocol::one_line(&authorization.identifier.value);
+                let host = crate::protocol::one_line(&authorization.host);
                 return refused(
                     problem,
                     format!("the authority did not find what it looked for at {host}"),
