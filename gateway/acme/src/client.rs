@@ -333,18 +333,25 @@ impl Ca {
     pub(crate) async fn begin(&self, order: &Order, offer: &Offer) -> Result<(), CaError> {
         let kind = offer.challenge_type();
         let mut handle = order.handle.lock().await;
-        asked!(async {
-            let mut asked = handle.authorizations();
-            while let Some(authorization) = asked.next().await {
-                let mut authorization = authorization?;
-                let challenge = authorization.challenge(kind.clone());
-                if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
-                    return challenge.set_ready().await;
+        let beginning = async {
+            asked!(async {
+                let mut asked = handle.authorizations();
+                while let Some(authorization) = asked.next().await {
+                    let mut authorization = authorization?;
+                    let challenge = authorization.challenge(kind.clone());
+                    if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
+                        return challenge.set_ready().await;
+                    }
                 }
-            }
-            Err(instant_acme::Error::Str("the challenge that was begun"))
-        });
-        Ok(())
+                Err(instant_acme::Error::Str("the challenge that was begun"))
+            });
+            Ok(())
+        };
+        match beginning.await {
+            // It was begun, and judged before it was answered: what became of it is in the order.
+            Err(CaError::Problem { status, .. }) if status.is_success() => Ok(()),
+            begun => begun,
+        }
     }
 
     pub(crate) async fn finalize(

@@ -120,6 +120,19 @@ impl Shared {
         let Some((order, name)) = pair(rest, &state) else {
             return problem(404, "malformed", "not found");
         };
+        let challenge = self.offer(&state, rest, order, name);
+        reply(
+            200,
+            &json!({
+                "status": challenge["status"],
+                "identifier": { "type": "dns", "value": state.orders[order].names[name] },
+                "challenges": [challenge],
+            }),
+        )
+    }
+
+    /// The challenge of one name, as it is now.
+    fn offer(&self, state: &State, rest: &str, order: usize, name: usize) -> Value {
         let valid = state.orders[order].valid[name];
         let status = match valid {
             Some(true) => "valid",
@@ -136,14 +149,7 @@ impl Shared {
             let kind = format!("urn:ietf:params:acme:error:{kind}");
             challenge["error"] = json!({ "type": kind, "detail": words });
         }
-        reply(
-            200,
-            &json!({
-                "status": status,
-                "identifier": { "type": "dns", "value": state.orders[order].names[name] },
-                "challenges": [challenge],
-            }),
-        )
+        challenge
     }
 
     pub(super) async fn challenge(&self, rest: &str) -> Answer {
@@ -175,8 +181,10 @@ impl Shared {
             }
         };
         let is_valid = (found && refuses.is_none()).then_some(true);
-        self.lock().orders[order].valid[name] = is_valid;
-        reply(200, &json!({ "status": "processing" }))
+        let mut state = self.lock();
+        state.orders[order].valid[name] = is_valid;
+        // It has looked before it answers, and says at once what it found.
+        reply(200, &self.offer(&state, rest, order, name))
     }
 
     pub(super) fn finalize(&self, rest: &str, signed: &Signed) -> Answer {
