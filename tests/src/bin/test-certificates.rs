@@ -16,6 +16,7 @@ use std::time::Duration;
 use postern_tests::certificates::Outcome;
 use postern_tests::certificates::dns;
 use postern_tests::certificates::issue;
+use postern_tests::certificates::plugin;
 use postern_tests::certificates::prove;
 use tokio::time::Instant;
 use tokio::time::timeout;
@@ -38,6 +39,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("dns: Route 53", || Box::pin(dns::route53())),
     ("dns-01 by BIND", || Box::pin(prove::bind())),
     ("dns-01 by Route 53", || Box::pin(prove::route53())),
+    ("dns-01 by a plugin", || Box::pin(plugin::solver())),
     ("a name that leads elsewhere", || {
         Box::pin(prove::elsewhere())
     }),

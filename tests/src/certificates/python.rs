@@ -1,0 +1,46 @@
+//! Servers of the tests that are in Python, which `tests/certificates/setup.sh` makes a place for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::failed;
+use crate::process::Program;
+
+/// Python starts slowly on a busy machine.
+pub const START: Duration = Duration::from_secs(60);
+
+/// A program of the tests' own Python.
+pub fn python(name: &str) -> Result<PathBuf, String> {
+    let bin = root().join(".cache/certificates-venv/bin");
+    let program = bin.join(name);
+    match program.is_file() {
+        true => Ok(program),
+        false => Err(format!(
+            "there is no {}; install it with: tests/certificates/setup.sh",
+            program.display()
+        )),
+    }
+}
+
+/// Starts a DNS server of `tests/certificates`, which says so when it answers.
+pub async fn answering(script: &str, arguments: &[&str]) -> Result<Program, String> {
+    let path = root().join("tests/certificates").join(script);
+    let path = path.display().to_string();
+    let arguments: Vec<&str> = std::iter::once(&*path)
+        .chain(arguments.iter().copied())
+        .collect();
+    let server = Program::start(&python("python")?, &arguments, false);
+    let server = server.map_err(failed(script))?;
+    if !server
+        .prints(START, |text| text.contains("answering"))
+        .await
+    {
+        let output = server.output();
+        return Err(format!("{script} does not start:\n{output}"));
+    }
+    Ok(server)
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+}
