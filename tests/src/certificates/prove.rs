@@ -9,7 +9,6 @@ use tokio::time::sleep;
 use super::Outcome;
 use super::bind;
 use super::bind::Bind;
-use super::failed;
 use super::issue::Site;
 use super::pebble::Plan;
 use super::route53::Route53;
@@ -102,51 +101,60 @@ pub async fn route53() -> Outcome {
     Ok("wildcard and domain in one certificate, both values in one set".to_owned())
 }
 
-/// Nothing is asked of the CA until the record that was asked for is there.
+/// Nothing at all is asked of the CA until the record that was asked for is there: for a name that
+/// is not there yet, and for one that leads elsewhere.
 pub async fn elsewhere() -> Outcome {
     let mut server = Bind::start().await?;
     let plan = Plan {
         dns: Some(server.addr),
         ..Plan::default()
     };
-    let host = format!("new.{}", bind::STATIC);
+    let [new, moved] = ["new", "moved"].map(|name| format!("{name}.{}", bind::STATIC));
+    let old = format!("{moved}. 3600 IN A 198.51.100.9");
+    server.add(&old).await?;
     let issuer = format!(
         "challenges = [\"http-01\"]\nreach = {{ record = \"{}\" }}",
         bind::CLUSTER
     );
     let config = format!(
         "[dns]\nresolvers = [\"{}\"]\nauthority-port = {}\n\
-         [certificates.new]\nissuer = \"pebble\"\nhosts = [\"{host}\"]\n",
+         [certificates.two]\nissuer = \"pebble\"\nhosts = [\"{new}\", \"{moved}\"]\n",
         server.addr,
         server.addr.port(),
     );
     let mut site = Site::new(plan, &issuer, &config).await?;
+    // What the test itself has asked for.
+    let before = site.pebble.requests("/");
     site.start().await?;
-    let record = format!("{host}. 3600 IN CNAME {}.", bind::CLUSTER);
-    let said = site.says(&host, &record).await?;
-    if !said.contains("DnsNotFound") {
-        return Err(format!("no reason is given:\n{said}"));
+    let record = |host: &str| format!("{host}. 3600 IN CNAME {}.", bind::CLUSTER);
+    for (host, reason) in [(&new, "DnsNotFound"), (&moved, "DnsElsewhere")] {
+        let said = site.says(host, &record(host)).await?;
+        if !said.contains(reason) {
+            return Err(format!("not {reason}:\n{said}"));
+        }
     }
     sleep(QUIET).await;
-    let asked = ["/nonce-plz", "/sign-me-up", "/order-plz"].map(|path| site.pebble.requests(path));
-    if asked != [0; 3] {
-        return Err(format!(
-            "{asked:?} requests for nonces, accounts and orders"
-        ));
+    let asked = site.pebble.requests("/") - before;
+    if asked != 0 {
+        let log = site.pebble.log();
+        return Err(format!("{asked} requests to the CA\n{log}"));
     }
     let start = Instant::now();
-    server
-        .add(&record)
-        .await
-        .map_err(failed("the hostmaster"))?;
-    site.served(&host).await?;
+    server.add(&record(&new)).await?;
+    server.replace(&old, &record(&moved)).await?;
+    site.served(&new).await?;
+    site.served(&moved).await?;
     let took = start.elapsed();
     if took > PROMISED {
-        return Err(format!("the certificate came {took:?} after the record"));
+        return Err(format!("the certificates came {took:?} after the records"));
+    }
+    let orders = site.orders();
+    if orders != 2 {
+        return Err(format!("{orders} orders for two certificates"));
     }
     site.stop().await?;
     Ok(format!(
-        "no request to the CA, the record named; the certificate {:.0} s after the record",
+        "no request to the CA of any kind, the records named; the certificates {:.0} s after them",
         took.as_secs_f32()
     ))
 }
