@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use rcgen::CertificateParams;
+use rcgen::KeyPair;
 use rcgen::PublicKeyData;
 use rcgen::SerialNumber;
 use rcgen::SignatureAlgorithm;
@@ -212,6 +213,7 @@ impl Shared {
     fn work(&self, state: &mut State, index: usize) {
         let (is_slow, life) = (state.script.is_slow, state.script.life);
         let mistakes = state.script.mistakes_names;
+        let mistakes_keys = state.script.mistakes_keys;
         state.next += 1;
         let serial = state.next;
         let order = &mut state.orders[index];
@@ -232,6 +234,10 @@ impl Shared {
         params.not_after = (now + std::time::Duration::from_secs(life)).into();
         params.serial_number = Some(SerialNumber::from(serial));
         params.use_authority_key_identifier_extension = true;
+        let key = match mistakes_keys {
+            true => KeyPair::generate().unwrap().public_key_raw().to_vec(),
+            false => key,
+        };
         let certificate = params.signed_by(&Point(key), &self.issuer).unwrap();
         order.chain = Some(certificate.pem());
     }
