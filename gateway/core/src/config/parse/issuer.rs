@@ -298,6 +298,57 @@ impl Reading {
         self.problems.extend(problems);
     }
 
+    /// A host two labels below the name of a wildcard is not what its certificate is for, which is
+    /// easily thought. What certificates in files and in a cluster are for is not known here.
+    pub(super) fn check_depth(&mut self) {
+        let is_all_known = self.config.certificates.is_empty()
+            && self.config.kubernetes.is_none()
+            && self
+                .config
+                .listeners
+                .values()
+                .any(|listener| listener.tls.is_some());
+        if !is_all_known {
+            return;
+        }
+        let certified: Vec<&Hostname> = self
+            .config
+            .managed
+            .values()
+            .flat_map(|managed| &managed.hosts)
+            .collect();
+        let mut problems = Vec::new();
+        for (position, route) in self.config.routes.iter().enumerate() {
+            for host in &route.hosts {
+                let Hostname::Exact(name) = host else {
+                    continue;
+                };
+                if certified.iter().any(|certified| certified.matches(name)) {
+                    continue;
+                }
+                let mut wildcards = certified.iter().filter(|certified| {
+                    let Hostname::Wildcard(parent) = certified else {
+                        return false;
+                    };
+                    let above = name.strip_suffix(&**parent);
+                    above.is_some_and(|above| above.ends_with('.'))
+                });
+                let Some(wildcard) = wildcards.next() else {
+                    continue;
+                };
+                let origin = self
+                    .origins
+                    .find(&format!("routes.{position}.hosts.{host}"));
+                let message = format!(
+                    "no certificate is for '{host}': a wildcard stands for one label, so '{wildcard}' is not for it"
+                );
+                let help = "name it in the hosts of a certificate, or serve a name one label below";
+                problems.push(Problem::warning(origin, message).with_help(help));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
     /// A listener that serves a certificate of several hosts serves the one of each.
     fn name_parts(&mut self) {
         for listener in self.config.listeners.values_mut() {
