@@ -116,10 +116,6 @@ impl Site {
         all["certificates"].as_array().cloned().unwrap_or_default()
     }
 
-    async fn certificate(&self) -> Value {
-        self.certificates().await.swap_remove(0)
-    }
-
     /// Waits until it is so.
     async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         self.until_all(what, wanted).await.swap_remove(0)
@@ -364,4 +360,25 @@ async fn what_was_not_asked_for_is_not_served() {
             .contains("does not name shop.test")
     );
     site.is_served().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_stops_orders_and_no_handshake() {
+    let script = Script {
+        life: 24,
+        ..Script::default()
+    };
+    let site = Site::start(script, "").await;
+    site.until("issued", |certificate| certificate["served_from"] == "ca")
+        .await;
+    let orders = site.ca.counts().orders;
+    let folder = site.dir.path().join("state/order");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    let certificate = site.has_reason("StorageFailed").await;
+    assert_eq!(certificate["served_from"], "ca", "{certificate:#}");
+    let message = certificate["message"].as_str().unwrap();
+    assert!(message.contains("state/order/shop.test.json"), "{message}");
+    site.is_served().await.unwrap();
+    assert_eq!(site.ca.counts().orders, orders);
 }

@@ -13,6 +13,7 @@ pub mod prove;
 pub mod python;
 pub mod route53;
 pub mod scripted;
+pub mod second;
 
 use std::fmt::Display;
 use std::path::PathBuf;

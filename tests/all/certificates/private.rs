@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use postern_tests::certificates::issue::handshake;
 use postern_tests::certificates::issue::is_private;
 use postern_tests::certificates::scripted::Script;
 use postern_tests::client;
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::KEY;
+use super::POLL;
 use super::Site;
 use crate::support;
 
@@ -41,7 +43,11 @@ fn shapes(key: &str) -> Vec<String> {
         .filter(|line| !line.starts_with('-'))
         .map(str::to_owned)
         .collect();
-    let bytes = BASE64_STANDARD.decode(&text).unwrap();
+    // That of an account is in the alphabet of ACME.
+    let text = text.replace('-', "+").replace('_', "/");
+    let bytes = BASE64_STANDARD_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .unwrap();
     // In the middle of the key itself: what stands before it, and the public key after it, are in
     // certificates too.
     let secret = private_part(&bytes);
@@ -86,6 +92,7 @@ async fn no_private_key_is_told_to_anybody() {
         if all.len() == 3 {
             break;
         }
+        sleep(POLL).await;
     }
 
     let state = site.dir.path().join("state");

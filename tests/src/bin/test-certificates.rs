@@ -18,6 +18,7 @@ use postern_tests::certificates::dns;
 use postern_tests::certificates::issue;
 use postern_tests::certificates::plugin;
 use postern_tests::certificates::prove;
+use postern_tests::certificates::second;
 use tokio::time::Instant;
 use tokio::time::timeout;
 
@@ -32,6 +33,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("http-01", || Box::pin(issue::http_01())),
     ("tls-alpn-01", || Box::pin(issue::tls_alpn_01())),
     ("external account binding", || Box::pin(issue::bound())),
+    ("another authority", || Box::pin(second::acme2certifier())),
     ("taken over", || Box::pin(issue::taken_over())),
     ("renewed under load", || Box::pin(issue::renewed())),
     ("dns: preflight", || Box::pin(dns::preflight())),

@@ -123,6 +123,8 @@ flat A 127.0.0.1
 onprem A 198.51.100.7
 other CNAME k8s-2.aws.vt.test.
 dangling CNAME gone
+locked A 127.0.0.1
+locked CAA 0 issue incommon.org
 stray A 127.0.0.1
 stray AAAA 2001:db8::2
 loop CNAME loop

@@ -241,7 +241,7 @@ pub async fn handshake(
     Ok(chain.iter().map(|der| der.clone().into_owned()).collect())
 }
 
-fn pem(chain: &[CertificateDer<'_>]) -> String {
+pub fn pem(chain: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for der in chain {
         text.push_str("-----BEGIN CERTIFICATE-----\n");

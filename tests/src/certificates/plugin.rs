@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::Outcome;
 use super::issue::Site;
 use super::pebble::Plan;
+use super::python::SERVERS;
 use super::python::answering;
 use crate::process::free_addr;
 
@@ -30,7 +31,7 @@ pub async fn solver() -> Outcome {
     let mut site = Site::new(Plan::default(), "challenges = [\"dns-01\"]", "").await?;
     let dns = free_addr();
     let (port, pebble) = (dns.port().to_string(), site.pebble.dns.to_string());
-    let _zones = answering("zones.py", &[&port, &pebble, OWN, FOREIGN]).await?;
+    let _zones = answering(SERVERS, "zones.py", &[&port, &pebble, OWN, FOREIGN]).await?;
     site.config = format!(
         "[dns]\nresolvers = [\"{dns}\"]\nauthority-port = {port}\n\
          [upstreams.api]\nendpoints = [\"{}\"]\n\

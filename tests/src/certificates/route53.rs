@@ -6,6 +6,7 @@ use postern_acme::dns::DnsClient;
 use postern_acme::dns::DnsSpec;
 
 use super::failed;
+use super::python::SERVERS;
 use super::python::START;
 use super::python::answering;
 use super::python::python;
@@ -25,7 +26,7 @@ impl Route53 {
         let (service, dns) = (free_addr(), free_addr());
         let port = service.port().to_string();
         let moto = Program::start(
-            &python("moto_server")?,
+            &python(SERVERS, "moto_server")?,
             &["-H", "127.0.0.1", "-p", &port],
             false,
         );
@@ -36,7 +37,7 @@ impl Route53 {
         let (url, port) = (format!("http://{service}"), dns.port().to_string());
         let mut arguments = vec![&*url, &*port];
         arguments.extend(zones);
-        let bridge = answering("route53.py", &arguments).await?;
+        let bridge = answering(SERVERS, "route53.py", &arguments).await?;
         Ok(Self {
             service,
             dns,
