@@ -153,6 +153,10 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    pub(crate) fn url(&self) -> &str {
+        self.inner.id()
+    }
+
     /// What a token is answered with (RFC 8555, 8.1).
     pub(crate) fn authorize(&self, token: &str) -> String {
         self.key.authorize(token)

@@ -42,6 +42,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("dns-01 by BIND", || Box::pin(prove::bind())),
     ("dns-01 by Route 53", || Box::pin(prove::route53())),
     ("dns-01 by a plugin", || Box::pin(plugin::solver())),
+    ("dns-persist-01", || Box::pin(prove::persist())),
     ("a name that leads elsewhere", || {
         Box::pin(prove::elsewhere())
     }),

@@ -158,3 +158,51 @@ pub async fn elsewhere() -> Outcome {
         took.as_secs_f32()
     ))
 }
+
+/// One record that the hostmaster adds for the account, and then nobody touches the DNS again.
+pub async fn persist() -> Outcome {
+    let mut server = Bind::start().await?;
+    let plan = Plan {
+        dns: Some(server.addr),
+        ..Plan::default()
+    };
+    let host = format!("flat.{}", bind::STATIC);
+    let config = format!(
+        "[dns]\nresolvers = [\"{}\"]\nauthority-port = {}\n\
+         [certificates.two]\nissuer = \"pebble\"\nas-one = true\nhosts = [\"{host}\", \"*.{host}\"]\n",
+        server.addr,
+        server.addr.port(),
+    );
+    let mut site = Site::new(plan, "challenges = [\"dns-persist-01\"]", &config).await?;
+    site.start().await?;
+    let said = site.says(&host, "policy=wildcard").await?;
+    sleep(QUIET).await;
+    if site.orders() != 0 {
+        return Err(format!("{} orders before the record", site.orders()));
+    }
+    let line = said.lines().find_map(|line| line.strip_prefix("DNS needs"));
+    let record = line.ok_or("no record is asked for")?.trim().to_owned();
+    server.add(&record).await?;
+    let first = site.served(&host).await?;
+    site.served(&format!("foo.{host}")).await?;
+    // And another kind of key by the same record.
+    site.issuer.push_str("\nkey-type = \"rsa-2048\"");
+    site.configure();
+    let end = Instant::now() + PROMISED;
+    while site.served(&host).await? == first {
+        if Instant::now() > end {
+            return Err(format!("no second certificate\n{}", site.log()));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let orders = site.orders();
+    let log = server.log();
+    if orders != 2 || log.contains("updating zone") {
+        return Err(format!("{orders} orders\n{log}"));
+    }
+    site.stop().await?;
+    Ok(format!(
+        "no order before the record; wildcard and domain by it, twice: {}",
+        record.split(" TXT ").next().unwrap_or_default()
+    ))
+}

@@ -131,6 +131,7 @@ impl FileReader<'_> {
                 RawChallengeKind::Http01 => ChallengeKind::Http01,
                 RawChallengeKind::TlsAlpn01 => ChallengeKind::TlsAlpn01,
                 RawChallengeKind::Dns01 => ChallengeKind::Dns01,
+                RawChallengeKind::DnsPersist01 => ChallengeKind::DnsPersist01,
             };
             if kinds.contains(&kind) {
                 self.error(word.span(), format!("'{}' is listed twice", kind.as_str()));
@@ -272,6 +273,7 @@ impl Reading {
                     problems.push(Problem::error(origin, message).with_help(help));
                 } else if matches!(host, Hostname::Wildcard(_))
                     && !issuer.challenges.contains(&ChallengeKind::Dns01)
+                    && !issuer.challenges.contains(&ChallengeKind::DnsPersist01)
                 {
                     let message = format!(
                         "'{host}' cannot be validated by {}",
