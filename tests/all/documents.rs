@@ -60,6 +60,14 @@ fn every_toml_block_of_the_readmes_is_a_configuration() {
 }
 
 #[test]
+fn every_reason_for_no_certificate_is_documented() {
+    let text = fs::read_to_string(root().join("config/certificates.md")).unwrap();
+    for reason in postern_acme::Reason::ALL {
+        assert!(text.contains(&format!("\n| `{reason}` | ")), "{reason}");
+    }
+}
+
+#[test]
 fn every_example_and_default_is_a_configuration() {
     let mut configs = files(&root().join("examples"), "toml");
     configs.extend(files(&root().join("config"), "toml"));

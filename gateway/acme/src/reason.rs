@@ -6,7 +6,8 @@ use std::fmt;
 /// stays.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Reason {
-    /// The name, or what it is an alias of, does not exist.
+    /// The name, or what it is an alias of, does not exist; or the record by which a zone lets an
+    /// account have it.
     DnsNotFound,
     /// The name leads to addresses that are not the gateway's.
     DnsElsewhere,

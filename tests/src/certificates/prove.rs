@@ -10,6 +10,7 @@ use super::Outcome;
 use super::bind;
 use super::bind::Bind;
 use super::issue::Site;
+use super::issue::handshake;
 use super::pebble::Plan;
 use super::route53::Route53;
 
@@ -51,6 +52,16 @@ pub async fn bind() -> Outcome {
     let orders = site.orders();
     if orders != 2 {
         return Err(format!("{orders} orders for two certificates"));
+    }
+    // A wildcard stands for one label.
+    let deep = format!("x.{foo}");
+    let root = site.pebble.root().await?;
+    if handshake(site.https, &root, &deep).await.is_ok() {
+        return Err(format!("{deep} is served by a wildcard"));
+    }
+    let (is_served, said) = site.explain(&deep).await?;
+    if is_served || !said.contains("stands for one label") {
+        return Err(format!("{deep}: {said}"));
     }
     let log = server.log();
     let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();

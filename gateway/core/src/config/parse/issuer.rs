@@ -1,6 +1,7 @@
 //! The meaning of issuers, and of certificates that the gateway gets for itself.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
@@ -313,36 +314,31 @@ impl Reading {
         if !is_all_known {
             return;
         }
-        let certified: Vec<&Hostname> = self
-            .config
-            .managed
-            .values()
-            .flat_map(|managed| &managed.hosts)
-            .collect();
+        let (mut names, mut parents) = (HashSet::new(), HashSet::new());
+        for host in self.config.managed.values().flat_map(|spec| &spec.hosts) {
+            match host {
+                Hostname::Exact(name) => names.insert(&**name),
+                Hostname::Wildcard(parent) => parents.insert(&**parent),
+            };
+        }
         let mut problems = Vec::new();
         for (position, route) in self.config.routes.iter().enumerate() {
             for host in &route.hosts {
                 let Hostname::Exact(name) = host else {
                     continue;
                 };
-                if certified.iter().any(|certified| certified.matches(name)) {
-                    continue;
-                }
-                let mut wildcards = certified.iter().filter(|certified| {
-                    let Hostname::Wildcard(parent) = certified else {
-                        return false;
-                    };
-                    let above = name.strip_suffix(&**parent);
-                    above.is_some_and(|above| above.ends_with('.'))
-                });
-                let Some(wildcard) = wildcards.next() else {
+                let mut above = std::iter::successors(parent_of(name), |at| parent_of(at));
+                let is_covered =
+                    names.contains(&**name) || above.next().is_some_and(|at| parents.contains(at));
+                let wildcard = above.find(|at| !is_covered && parents.contains(at));
+                let Some(wildcard) = wildcard else {
                     continue;
                 };
                 let origin = self
                     .origins
                     .find(&format!("routes.{position}.hosts.{host}"));
                 let message = format!(
-                    "no certificate is for '{host}': a wildcard stands for one label, so '{wildcard}' is not for it"
+                    "no certificate is for '{host}': a wildcard stands for one label, so '*.{wildcard}' is not for it"
                 );
                 let help = "name it in the hosts of a certificate, or serve a name one label below";
                 problems.push(Problem::warning(origin, message).with_help(help));
@@ -369,6 +365,10 @@ impl Reading {
             tls.default_certificate = default.and_then(|name| expand(name).into_iter().next());
         }
     }
+}
+
+fn parent_of(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, parent)| parent)
 }
 
 /// Public authorities certify names, not addresses, unless asked for by other means.
