@@ -149,6 +149,7 @@ impl Certificates {
                 let mut issuer = Issuer::new(name.clone(), spec.clone(), self.clock.clone());
                 issuer.preflight = solver::preflight(config, spec, solvers.as_ref());
                 issuer.solver = solvers.clone();
+                issuer.records = Some(client.clone());
                 Arc::new(issuer)
             });
             issuers.insert(name.clone(), issuer);

@@ -28,7 +28,7 @@ impl OneMachine {
                     .show_certificate(token, host, certificate, key)
             }
             // Nobody asks a listener for it.
-            ChallengeKind::Dns01 => Ok(()),
+            ChallengeKind::Dns01 | ChallengeKind::DnsPersist01 => Ok(()),
         };
         shown.map_err(|error| error.to_string())
     }
