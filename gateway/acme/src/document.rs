@@ -60,6 +60,8 @@ pub(crate) struct WindowDocument {
 pub(crate) struct OrderDocument {
     pub(crate) issuer: String,
     pub(crate) directory: String,
+    /// What the order is for; empty in documents of versions that did not say.
+    pub(crate) hosts: Vec<String>,
     /// Of the certificate that is wanted, PEM. Kept before the order is placed.
     pub(crate) key: String,
     pub(crate) key_type: String,

@@ -48,6 +48,8 @@ const POLL_IN_PLACE: Seconds = 20;
 const POLL_LATER: Seconds = 60;
 /// Longest time between two looks at an order that the authority works on.
 const LONGEST_POLL: Seconds = 6 * 60 * 60;
+/// Between two looks whether somebody else still provides a certificate.
+const PROVIDER_PAUSE: Seconds = 10 * 60;
 /// How long an authority may take to look for a challenge before that counts as a failure.
 const VALIDATION_TIME: Seconds = 10 * 60;
 /// Steps of one attempt. A well-behaved authority needs eight; one that answers nonsense for ever
@@ -79,8 +81,15 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(crate) async fn run(&mut self) -> Result<Outcome, Failure> {
         let spec = &self.issuer.spec;
-        if self.kept.directory != spec.directory || self.kept.key_type != spec.key_type.as_str() {
-            // Another authority knows nothing of this order, and its key is of the wrong kind.
+        let hosts = self.hosts();
+        let is_other = !self.kept.hosts.is_empty() && self.kept.hosts != hosts;
+        self.kept.hosts = hosts;
+        if self.kept.directory != spec.directory
+            || self.kept.key_type != spec.key_type.as_str()
+            || is_other
+        {
+            // Another authority knows nothing of this order, its key is of the wrong kind, or it is
+            // for other hosts.
             self.sweep().await;
             self.kept.url = None;
             self.kept.key.clear();
@@ -111,6 +120,20 @@ impl Attempt<'_> {
     /// What the configuration and the ledger say.
     async fn gate(&self) -> Result<(), Failure> {
         let issuer = self.issuer;
+        let provider = self.shared.store.provider(self.name).await?;
+        if let Some(provider) = provider {
+            let now = self.shared.clock.now();
+            let failure = Failure::new(Reason::ExternallyManaged, provider);
+            return Err(failure.until(now + PROVIDER_PAUSE));
+        }
+        let namespace = self.job.secret.as_ref().map(|secret| &secret.namespace);
+        if let Some(namespace) = namespace.filter(|namespace| !issuer.spec.serves(namespace)) {
+            let message = format!(
+                "the issuer '{}' is not for the namespace '{namespace}'",
+                issuer.name
+            );
+            return Err(Failure::new(Reason::PolicyDenied, message));
+        }
         if let Some(host) = self.job.hosts.iter().find(|host| !issuer.spec.allows(host)) {
             return Err(Failure::new(
                 Reason::PolicyDenied,

@@ -121,6 +121,7 @@ fn spec(ca: &ScriptedCa, dir: &Scratch, name: &str) -> IssuerSpec {
         key_type: KeyType::EcdsaP256,
         profile: None,
         allowed: None,
+        namespaces: None,
         fallback: None,
         certificates_a_week: None,
         reach: None,
@@ -155,19 +156,20 @@ impl Life {
             hosts: vec![Hostname::parse(host).unwrap()],
             issuer: first.clone(),
             fingerprint: String::new(),
+            secret: None,
         });
         let desired = Desired {
             issuers: issuers.collect(),
             jobs: jobs.collect(),
         };
         let (desired, wanted) = watch::channel(Arc::new(desired));
-        let engine = Engine::new(shared, wanted);
+        let mut engine = Engine::new(shared, wanted);
         Self {
             now,
             disk,
             desired,
             state: engine.state(),
-            task: tokio::spawn(engine.run()),
+            task: tokio::spawn(async move { engine.run().await }),
             _dir: dir,
         }
     }
