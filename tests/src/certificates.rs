@@ -9,6 +9,7 @@ pub mod dns;
 pub mod issue;
 pub mod pebble;
 pub mod prove;
+pub mod replicas;
 pub mod route53;
 pub mod scripted;
 

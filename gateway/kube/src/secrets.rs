@@ -229,9 +229,7 @@ impl Secrets {
                     listing.extend(stored(secret));
                     None
                 }
-                Ok(watcher::Event::InitDone) => {
-                    Some(SecretNews::All(std::mem::take(&mut listing)))
-                }
+                Ok(watcher::Event::InitDone) => Some(SecretNews::All(std::mem::take(&mut listing))),
                 Ok(watcher::Event::Apply(secret)) => stored(secret).map(SecretNews::Changed),
                 Ok(watcher::Event::Delete(secret)) => {
                     stored(secret).map(|secret| SecretNews::Gone(secret.name))
@@ -249,9 +247,7 @@ impl Secrets {
     }
 }
 
-async fn within<T>(
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, SecretError> {
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, SecretError> {
     match timeout(CALL, call).await {
         Ok(result) => result.map_err(|error| SecretError::of(&error)),
         Err(_) => Err(SecretError::Away(format!("no answer within {CALL:?}"))),

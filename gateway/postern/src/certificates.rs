@@ -245,7 +245,8 @@ impl Certificates {
                 hosts: wanted.hosts.clone(),
                 issuer: wanted.issuer.clone(),
                 // What failed for some hosts may not for others.
-                fingerprint: issuer + &postern_acme::document::short_hash(&format!("{:?}", wanted.hosts)),
+                fingerprint: issuer
+                    + &postern_acme::document::short_hash(&format!("{:?}", wanted.hosts)),
                 secret: Some(NamespacedName {
                     namespace: secret.namespace.to_string(),
                     name: secret.name.to_string(),

@@ -97,7 +97,7 @@ pub fn config(config: &Config, secrets: Secrets) -> Value {
                 .map_or(Value::Null, kubernetes::kubernetes),
         ),
         ("listeners", named(&config.listeners, listener)),
-("dns", dns::dns(&config.dns)),
+        ("dns", dns::dns(&config.dns)),
         ("dns-solvers", named(&config.dns_solvers, dns::solver)),
         ("certificates", certificates),
         ("issuers", named(&config.issuers, issuer::issuer)),

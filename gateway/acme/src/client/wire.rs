@@ -119,7 +119,9 @@ pub(super) fn error_of(error: instant_acme::Error, exchange: Exchange) -> CaErro
         instant_acme::Error::Api(problem) => CaError::Problem {
             problem: Problem::from(problem),
             // An answer that a problem was read from is kept.
-            status: exchange.answer.map_or(StatusCode::OK, |answer| answer.status),
+            status: exchange
+                .answer
+                .map_or(StatusCode::OK, |answer| answer.status),
             retry_at: exchange.retry_at,
         },
         instant_acme::Error::Other(error) => match error.downcast::<CaError>() {

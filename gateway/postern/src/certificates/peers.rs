@@ -154,11 +154,17 @@ async fn ask(addr: SocketAddr, challenge: &Challenge, says_header: bool) -> io::
     let path = format!("/.well-known/acme-challenge/{}", challenge.token);
     let request = Request::get(path)
         .header(header::HOST, &challenge.host)
-        .header(header::USER_AGENT, concat!("postern/", env!("CARGO_PKG_VERSION")))
+        .header(
+            header::USER_AGENT,
+            concat!("postern/", env!("CARGO_PKG_VERSION")),
+        )
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
     let exchange = async {
-        let reply = sender.send_request(request).await.map_err(io::Error::other)?;
+        let reply = sender
+            .send_request(request)
+            .await
+            .map_err(io::Error::other)?;
         let is_success = reply.status().is_success();
         let body = Limited::new(reply.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(io::Error::other)?.to_bytes();

@@ -176,8 +176,7 @@ impl Replica {
                 return;
             }
             let leases = leases(&self.site.client, &self.site.namespace);
-            let (election, term) =
-                Election::new(leases, &self.site.lease, &self.site.identity);
+            let (election, term) = Election::new(leases, &self.site.lease, &self.site.identity);
             let holder = election.holder();
             let lead = async {
                 tokio::select! {

@@ -93,7 +93,10 @@ impl SecretStore {
         let place = self.place(kind, name);
         let found = self.secrets.get(&place).await;
         let found = found.map_err(|error| failed(&place, &error))?;
-        self.note(&place, found.as_ref().and_then(|found| found.version.clone()));
+        self.note(
+            &place,
+            found.as_ref().and_then(|found| found.version.clone()),
+        );
         let Some(found) = found else {
             return Ok(None);
         };
@@ -349,7 +352,9 @@ mod tests {
         let document = serde_json::json!({ "chain": "C", "key": "K" });
         let mut secret = secret_of(place, None, document.to_string().as_bytes()).unwrap();
         secret.data.insert(CHAIN.to_owned(), vec![0xff]);
-        secret.annotations.insert(CERTIFICATE.to_owned(), "[".to_owned());
+        secret
+            .annotations
+            .insert(CERTIFICATE.to_owned(), "[".to_owned());
         let back: Value = serde_json::from_slice(&document_of(&secret)).unwrap();
         assert_eq!(back, serde_json::json!({ "chain": "", "key": "K" }));
     }

@@ -44,8 +44,7 @@ impl FileReader<'_> {
         let lease = texts(lease, "name of a Lease").pop();
         let peers = texts(raw.peers.as_slice(), "name of a Service").pop();
         let issuer = raw.issuer.as_ref();
-        let issuer = issuer
-            .and_then(|text| self.reference(Kind::Issuer, text, IssuerName::parse));
+        let issuer = issuer.and_then(|text| self.reference(Kind::Issuer, text, IssuerName::parse));
         let external_names = raw.external_names.iter();
         let external_names = external_names
             .filter_map(|text| self.text(text, "host name", Hostname::parse))
