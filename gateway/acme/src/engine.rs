@@ -472,6 +472,10 @@ impl Entry {
         }
         let document = &served.document;
         let renew = renewal::renew_at(document, &served.facts);
+        if work::is_over(&self.order, document) {
+            // Shown is the renewal; tidying up is no news.
+            return (Action::Renew(renew), now);
+        }
         let renew = renew.max(self.next_try());
         if served.facts.id.is_some() && document.ask_at < renew && (renew > now) {
             let ask = document.ask_at;

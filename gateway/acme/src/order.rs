@@ -92,6 +92,7 @@ impl Attempt<'_> {
             // for other hosts.
             self.sweep().await;
             self.kept.url = None;
+            self.kept.was_asked = false;
             self.kept.key.clear();
             self.kept.directory.clone_from(&spec.directory);
             self.kept.key_type = spec.key_type.as_str().to_owned();
@@ -102,12 +103,19 @@ impl Attempt<'_> {
             self.gate().await?;
             self.look().await?;
         }
-        if self.kept.key.is_empty() {
-            self.kept.key = key::certificate_key(spec.key_type)?;
+        let may_be_there = self.kept.was_asked && self.kept.url.is_none();
+        if self.kept.key.is_empty() || (self.kept.url.is_none() && !self.kept.was_asked) {
+            if self.kept.key.is_empty() {
+                self.kept.key = key::certificate_key(spec.key_type)?;
+            }
+            self.kept.was_asked = true;
             self.save().await?;
         }
         let account = account::account(&*self.shared.store, self.issuer).await?;
         let ca = self.issuer.ca.get().await?;
+        if may_be_there {
+            self.find(ca, &account).await?;
+        }
         let outcome = self.order(ca, &account).await;
         if let Err(failure) = &outcome
             && failure.is_account_lost
@@ -115,6 +123,26 @@ impl Attempt<'_> {
             account::forget(&*self.shared.store, self.issuer).await?;
         }
         outcome
+    }
+
+    /// Looks for an order that was placed and not noted. One that cannot be found is placed anew.
+    async fn find(&mut self, ca: &Ca, account: &Account) -> Result<(), Failure> {
+        match ca.find_order(account, &self.hosts()).await {
+            Ok(Some(url)) => {
+                tracing::info!(
+                    certificate = self.name,
+                    order = url,
+                    "an order was found again"
+                );
+                self.kept.url = Some(url);
+                self.save().await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::debug!(certificate = self.name, %error, "no list of orders");
+                Ok(())
+            }
+        }
     }
 
     /// What the configuration and the ledger say.
@@ -335,6 +363,8 @@ impl Attempt<'_> {
         let reply = match placed {
             Ok(reply) => reply,
             Err(error) => {
+                // A refusal is an answer: nothing was made.
+                self.kept.was_asked = error.problem().is_none();
                 if let Some(until) = error.retry_at().filter(|_| error.is("rateLimited")) {
                     self.pause(until).await?;
                 }
@@ -342,6 +372,7 @@ impl Attempt<'_> {
             }
         };
         self.kept.url = Some(reply.value.url.clone());
+        self.kept.was_asked = false;
         self.kept.validating_since = None;
         self.kept.replaces.clone_from(&replaces);
         self.save().await?;
@@ -405,17 +436,7 @@ impl Attempt<'_> {
         };
         let store = &*self.shared.store;
         document::save(store, Kind::Certificate, self.name, &document).await?;
-        self.sweep().await;
-        if self.kept.published.is_empty() {
-            store.delete(Kind::Order, self.name).await?;
-        } else {
-            // To be taken back by the next attempt.
-            self.kept = OrderDocument {
-                published: std::mem::take(&mut self.kept.published),
-                ..OrderDocument::default()
-            };
-            self.save().await?;
-        }
+        self.tidy().await?;
         tracing::info!(
             certificate = self.name,
             issuer = self.issuer.name.as_str(),
@@ -423,6 +444,20 @@ impl Attempt<'_> {
             "certificate issued"
         );
         Ok(Outcome::Issued(Box::new(document)))
+    }
+
+    /// Takes back what was published, and forgets the order: it has led to a certificate.
+    pub(crate) async fn tidy(&mut self) -> Result<(), Failure> {
+        self.sweep().await;
+        // What is left is taken back by the next attempt.
+        self.kept = OrderDocument {
+            published: std::mem::take(&mut self.kept.published),
+            ..OrderDocument::default()
+        };
+        match self.kept.published.is_empty() {
+            true => Ok(self.shared.store.delete(Kind::Order, self.name).await?),
+            false => self.save().await,
+        }
     }
 
     /// This order leads nowhere: the next attempt places another.

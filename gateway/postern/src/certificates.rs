@@ -259,6 +259,7 @@ impl Certificates {
         };
         if let Some(replica) = &self.replica {
             replica.expect(&desired);
+            replica.wanted_by(state);
         }
         self.desired.send_if_modified(|current| {
             let is_same_issuer = |(a, b): (&Arc<Issuer>, &Arc<Issuer>)| Arc::ptr_eq(a, b);

@@ -72,6 +72,8 @@ pub struct Site {
     pub identity: String,
     /// Whose holder gets them.
     pub lease: String,
+    /// Whom Events are from.
+    pub controller: String,
     /// The Service of all gateways.
     pub peers: String,
 }
@@ -176,6 +178,7 @@ impl Cluster {
             namespace: self.writing.namespace.clone(),
             identity: self.writing.identity.clone(),
             lease: format!("{}{ISSUING_LEASE}", self.writing.lease),
+            controller: self.writing.controller.clone(),
             peers: self.peers.clone(),
         }
     }

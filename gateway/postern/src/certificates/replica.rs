@@ -7,23 +7,36 @@
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use postern_acme::Reason;
 use postern_acme::challenge::kept;
 use postern_acme::clock::Clock;
+use postern_acme::document::Trouble;
 use postern_acme::engine::Desired;
 use postern_acme::engine::Engine;
 use postern_acme::engine::Issued;
 use postern_acme::engine::Shared;
+use postern_acme::engine::State;
 use postern_core::hostname::Hostname;
+use postern_core::name::CertificateName;
+use postern_kube::Kind;
 use postern_kube::ObjectName;
+use postern_kube::ObjectProblem;
+use postern_kube::ObjectRef;
 use postern_kube::lease::Election;
 use postern_kube::lease::Term;
 use postern_kube::lease::leases;
+use postern_kube::object::Severity;
 use postern_kube::secrets::SecretNews;
 use postern_kube::secrets::Secrets;
 use postern_kube::secrets::StoredSecret;
+use postern_kube::source::State as ClusterState;
+use postern_kube::writer;
 use postern_proxy::Challenges;
 use postern_proxy::LookUp;
 use tokio::runtime::Handle;
@@ -51,7 +64,11 @@ pub(super) struct Replica {
     /// Certificates of the files, as they are kept: by the name of their document.
     documents: watch::Sender<Arc<BTreeMap<String, Vec<u8>>>>,
     issued: watch::Sender<Arc<Issued>>,
+    /// The Ingresses that want certificates, and their ids.
+    wanting: Mutex<Wanting>,
 }
+
+type Wanting = BTreeMap<CertificateName, (ObjectRef, Arc<str>)>;
 
 impl Replica {
     pub(super) fn new(site: Site, challenges: Arc<Challenges>, clock: Clock) -> Self {
@@ -63,7 +80,40 @@ impl Replica {
             clock,
             documents: watch::Sender::default(),
             issued: watch::Sender::default(),
+            wanting: Mutex::default(),
         }
+    }
+
+    /// Takes note of who is to be told why there is no certificate.
+    pub(super) fn wanted_by(&self, state: Option<&ClusterState>) {
+        let managed = state.iter().flat_map(|state| {
+            let managed = state.translation.managed.iter();
+            managed.filter_map(|(secret, wanted)| {
+                let ingress = ObjectRef {
+                    kind: Kind::Ingress,
+                    name: wanted.ingress.clone(),
+                };
+                let name = CertificateName::parse(&secret.to_string()).ok()?;
+                let uid = Arc::clone(state.uid(&ingress)?);
+                Some((name, (ingress, uid)))
+            })
+        });
+        *self.wanting() = managed.collect();
+    }
+
+    fn wanting(&self) -> MutexGuard<'_, Wanting> {
+        self.wanting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is wrong with certificates now, as problems of the Ingresses that want them.
+    fn problems(&self, state: &State) -> Vec<(ObjectProblem, Arc<str>)> {
+        let wanting = self.wanting();
+        let problems = state.certificates.iter().filter_map(|status| {
+            let (ingress, uid) = wanting.get(&status.name)?;
+            let problem = problem(ingress.clone(), status.trouble.as_ref()?)?;
+            Some((problem, Arc::clone(uid)))
+        });
+        problems.collect()
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -168,6 +218,7 @@ impl Replica {
         mut desired: watch::Receiver<Arc<Desired>>,
         stop: oneshot::Receiver<()>,
     ) {
+        let state = engine.state();
         let (ending, ended) = oneshot::channel();
         let working = async {
             // Who uses no issuer needs none of the rights that this takes.
@@ -180,7 +231,7 @@ impl Replica {
             let holder = election.holder();
             let lead = async {
                 tokio::select! {
-                    () = lead(&mut engine, term, holder, desired.clone()) => {}
+                    () = self.lead(&mut engine, term, holder, desired.clone(), &state) => {}
                     () = self.follow_challenges() => {}
                     () = self.follow_certificates(desired.clone()) => {}
                     // Its sender goes away with the gateway.
@@ -195,6 +246,55 @@ impl Replica {
             tokio::join!(lead, stand);
         };
         working.await;
+    }
+
+    /// Lets the engine work for as long as this replica may.
+    async fn lead(
+        &self,
+        engine: &mut Engine,
+        mut term: watch::Receiver<Option<Term>>,
+        mut holder: watch::Receiver<Option<String>>,
+        mut desired: watch::Receiver<Arc<Desired>>,
+        state: &watch::Receiver<Arc<State>>,
+    ) {
+        loop {
+            let leader = holder.borrow_and_update().clone();
+            engine.stand_by(leader.as_deref());
+            desired.mark_unchanged();
+            tokio::select! {
+                gained = term.wait_for(|term| is_running(term.as_ref())) => {
+                    if gained.is_err() {
+                        return;
+                    }
+                }
+                changed = holder.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            tracing::info!("this replica gets certificates from now on");
+            let Site {
+                client,
+                controller,
+                identity,
+                ..
+            } = &self.site;
+            let problems = || self.problems(&state.borrow());
+            tokio::select! {
+                () = engine.run() => return,
+                () = over(&mut term) => {}
+                () = writer::tell(client.clone(), controller, identity, problems) => {}
+            }
+            tracing::warn!("another replica may get certificates: this one stops");
+        }
     }
 
     async fn follow_challenges(&self) {
@@ -266,45 +366,6 @@ impl Replica {
     }
 }
 
-/// Lets the engine work for as long as this replica may.
-async fn lead(
-    engine: &mut Engine,
-    mut term: watch::Receiver<Option<Term>>,
-    mut holder: watch::Receiver<Option<String>>,
-    mut desired: watch::Receiver<Arc<Desired>>,
-) {
-    loop {
-        let leader = holder.borrow_and_update().clone();
-        engine.stand_by(leader.as_deref());
-        desired.mark_unchanged();
-        tokio::select! {
-            gained = term.wait_for(|term| is_running(term.as_ref())) => {
-                if gained.is_err() {
-                    return;
-                }
-            }
-            changed = holder.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                continue;
-            }
-            changed = desired.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                continue;
-            }
-        }
-        tracing::info!("this replica gets certificates from now on");
-        tokio::select! {
-            () = engine.run() => return,
-            () = over(&mut term) => {}
-        }
-        tracing::warn!("another replica may get certificates: this one stops");
-    }
-}
-
 fn is_running(term: Option<&Term>) -> bool {
     term.is_some_and(|term| term.left().is_some())
 }
@@ -323,6 +384,31 @@ async fn over(term: &mut watch::Receiver<Option<Term>>) {
             () = sleep(left) => {}
         }
     }
+}
+
+/// What an Ingress is told; `None` where nothing is wrong.
+fn problem(object: ObjectRef, trouble: &Trouble) -> Option<ObjectProblem> {
+    let mut reasons = Reason::ALL.into_iter();
+    let reason = reasons.find(|reason| reason.as_str() == trouble.reason)?;
+    if matches!(reason, Reason::Processing | Reason::ExternallyManaged) {
+        return None;
+    }
+    let mut message = format!("no certificate: {}", trouble.message);
+    if let Some(problem) = &trouble.problem {
+        message.push_str(&format!("; the authority says \"{problem}\""));
+    }
+    let help = match &trouble.record {
+        Some(record) => format!("add to the DNS: {record}"),
+        None => reason.help().to_owned(),
+    };
+    Some(ObjectProblem {
+        object,
+        field: "spec.tls".to_owned(),
+        severity: Severity::Error,
+        reason: postern_kube::object::Reason::NotIssued(reason.as_str()),
+        message,
+        help: Some(help),
+    })
 }
 
 /// Shows the challenge of a Secret, if it is one that is not over; its token.

@@ -22,7 +22,10 @@ pub(super) struct Balancer {
 
 impl Balancer {
     /// Passes ports 80 and 443 of public addresses on to the gateway at the address behind them.
-    pub(super) async fn start(dir: &Path, gateways: &[(Vec<IpAddr>, IpAddr)]) -> Result<Self, String> {
+    pub(super) async fn start(
+        dir: &Path,
+        gateways: &[(Vec<IpAddr>, IpAddr)],
+    ) -> Result<Self, String> {
         let mut config = "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n".to_owned();
         for (number, (public, gateway)) in gateways.iter().enumerate() {
             for port in [80, 443] {
