@@ -48,6 +48,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         Box::pin(prove::elsewhere())
     }),
     ("three replicas", || Box::pin(replicas::issued())),
+    ("three replicas, and others", || {
+        Box::pin(replicas::foreign())
+    }),
     (
         "three replicas, one killed",
         || Box::pin(replicas::killed()),

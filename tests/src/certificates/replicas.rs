@@ -33,9 +33,12 @@ use super::failed;
 use super::issue::handshake;
 use super::pebble::Pebble;
 use super::pebble::Plan;
+use crate::certs::Authority;
+use crate::client::Client;
 use crate::kubernetes::Site;
 use crate::kubernetes::objects;
 use crate::kubernetes::server::GATEWAY;
+use crate::kubernetes::site::root;
 use crate::process;
 use crate::process::Program;
 
@@ -55,6 +58,10 @@ const ISSUE: Duration = Duration::from_secs(120);
 /// How long one step of an order may take, the choice of who orders included.
 const STEP: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(100);
+/// How long a request for a token is held that nobody knows.
+const HELD: Duration = Duration::from_secs(3);
+/// How soon a gateway that ended in order is followed, on a busy machine.
+const IN_ORDER: Duration = Duration::from_secs(9);
 
 /// What an order may have come to when the gateway that works on it is killed, as its writes tell.
 const STATES: [(&str, fn(&Write) -> bool); 11] = [
@@ -164,13 +171,12 @@ impl Cluster {
             pebble.dns("add-a", addresses).await?;
         }
         let mut site = Site::new().await?;
-        let rights = std::process::Command::new(process::postern()?)
-            .args(["rbac", "--issuers"])
-            .output()
-            .map_err(failed("postern rbac"))?;
-        let rights = String::from_utf8_lossy(&rights.stdout).into_owned();
-        let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        site.server.kubectl_with(&apply, &rights).await?;
+        let overlay = root().join("config/kubernetes/overlays/issuers");
+        let overlay = overlay.display().to_string();
+        let apply = ["apply", "--server-side", "--force-conflicts", "-k"];
+        site.server
+            .kubectl(&[&apply[..], &[&*overlay]].concat())
+            .await?;
         site.namespace(NAMESPACE).await?;
         let pod = site.pod(7).await?;
         site.service(NAMESPACE, "web", &[pod]).await?;
@@ -202,14 +208,63 @@ impl Cluster {
     /// Wants a certificate for each of these names, in a Secret of its own.
     async fn want(&self, numbers: impl Iterator<Item = usize>) -> Result<(), String> {
         for number in numbers {
-            let host = name(number);
-            let mut object =
-                objects::ingress(&format!("n{number}"), &[(&host, &[("Prefix", "/", "web")])]);
-            object["spec"]["tls"] =
-                json!([{ "hosts": [host], "secretName": format!("n{number}-tls") }]);
+            let object = ingress(number);
             self.site.create(NAMESPACE, "ingresses", &object).await?;
         }
         Ok(())
+    }
+
+    /// Waits until this gateway shows a certificate for the name that this root has signed.
+    async fn shows(&self, node: usize, number: usize, root: &str) -> Result<(), String> {
+        // Any address that leads there will do.
+        let addr = SocketAddr::new(public(node), 443);
+        let host = name(number);
+        let end = Instant::now() + ISSUE;
+        while let Err(error) = handshake(addr, root, &host).await {
+            if Instant::now() > end {
+                return Err(format!(
+                    "gateway {node} does not serve {host}: {error}\n{}\n{}",
+                    self.explained(&host).await,
+                    self.logs()
+                ));
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// The number of the gateway that orders.
+    async fn leader(&self) -> Result<usize, String> {
+        let end = Instant::now() + STEP;
+        loop {
+            let lease = self.site.api.read(LEASE).await.unwrap_or_default();
+            let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+            let number = holder.strip_prefix("postern-");
+            let number = number.and_then(|rest| rest.split('_').next()?.parse().ok());
+            match number {
+                Some(number) => return Ok(number),
+                None if Instant::now() > end => return Err(format!("nobody orders: {lease}")),
+                None => sleep(POLL).await,
+            }
+        }
+    }
+
+    /// What a gateway says of a name, once it says this.
+    async fn says(&self, node: usize, host: &str, wanted: &str) -> Result<String, String> {
+        let end = Instant::now() + STEP;
+        loop {
+            let text = self.explained_by(node, host).await;
+            if text.contains(wanted) {
+                return Ok(text);
+            }
+            if Instant::now() > end {
+                let logs = self.logs();
+                return Err(format!(
+                    "gateway {node} does not say '{wanted}':\n{text}\n{logs}"
+                ));
+            }
+            sleep(POLL).await;
+        }
     }
 
     fn trap(&self, wanted: fn(&Write) -> bool) -> oneshot::Receiver<usize> {
@@ -231,22 +286,9 @@ impl Cluster {
     /// Waits until every gateway serves every name, by its own certificate.
     async fn served(&self) -> Result<(), String> {
         let root = self.pebble.root().await?;
-        let end = Instant::now() + ISSUE;
         for number in 0..NAMES {
             for node in 0..GATEWAYS {
-                // Any address that leads there will do.
-                let addr = SocketAddr::new(public(node), 443);
-                while let Err(error) = handshake(addr, &root, &name(number)).await {
-                    if Instant::now() > end {
-                        let host = name(number);
-                        return Err(format!(
-                            "gateway {node} does not serve {host}: {error}\n{}\n{}",
-                            self.explained(&host).await,
-                            self.logs()
-                        ));
-                    }
-                    sleep(POLL).await;
-                }
+                self.shows(node, number, &root).await?;
             }
         }
         Ok(())
@@ -255,18 +297,21 @@ impl Cluster {
     /// What each gateway says of a name.
     async fn explained(&self, host: &str) -> String {
         let mut text = String::new();
-        for node in &self.nodes {
-            let admin = node.admin().to_string();
-            let postern = process::postern().unwrap_or_default();
-            let arguments = ["certs", "explain", host, "--admin", &admin];
-            let output = tokio::process::Command::new(postern)
-                .args(arguments)
-                .output();
-            if let Ok(output) = output.await {
-                text.push_str(&String::from_utf8_lossy(&output.stdout));
-            }
+        for node in 0..GATEWAYS {
+            text.push_str(&self.explained_by(node, host).await);
         }
         text
+    }
+
+    async fn explained_by(&self, node: usize, host: &str) -> String {
+        let admin = self.nodes[node].admin().to_string();
+        let postern = process::postern().unwrap_or_default();
+        let arguments = ["certs", "explain", host, "--admin", &admin];
+        let output = tokio::process::Command::new(postern)
+            .args(arguments)
+            .output();
+        let output = output.await.map(|output| output.stdout);
+        String::from_utf8_lossy(&output.unwrap_or_default()).into_owned()
     }
 
     /// What the authority has counted: orders, accounts, and bindings of an account.
@@ -312,20 +357,22 @@ impl Cluster {
     }
 }
 
+/// Wants a certificate for a name in a Secret of its own.
+fn ingress(number: usize) -> Value {
+    let host = name(number);
+    let rules: &[(&str, &[_])] = &[(&host, &[("Prefix", "/", "web")])];
+    let mut object = objects::ingress(&format!("n{number}"), rules);
+    object["spec"]["tls"] = json!([{ "hosts": [host], "secretName": format!("n{number}-tls") }]);
+    object
+}
+
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
 }
 
-/// The Service by which gateways find one another. No controller runs here that would make its
-/// slice.
+/// The endpoints of the Service by which gateways find one another: no controller runs here that would
+/// make them.
 async fn peers(site: &Site) -> Result<(), String> {
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": "postern-peers" },
-        "spec": { "clusterIP": "None", "ports": [{ "name": "peers", "port": PEERS_PORT }] },
-    });
-    site.create("postern", "services", &service).await?;
     let endpoints: Vec<Value> = (0..GATEWAYS)
         .map(|number| json!({ "addresses": [gateway(number)], "conditions": { "ready": true } }))
         .collect();
@@ -357,7 +404,9 @@ async fn node(site: &Site, pebble: &Pebble, number: usize, traps: Traps) -> Resu
          listeners.https = {{ bind = \"{ip}:443\", tls = {{}}, {balanced} }}\n\
          listeners.peers.bind = \"{ip}:{PEERS_PORT}\"\n\
          [issuers.pebble]\ndirectory = \"{}\"\nca-file = \"ca.pem\"\n\
-         external-account = {{ key-id = \"{KEY_ID}\", key-file = \"eab.key\" }}\n",
+         external-account = {{ key-id = \"{KEY_ID}\", key-file = \"eab.key\" }}\n\
+         [issuers.closed]\ndirectory = \"{}\"\nnamespaces = [\"elsewhere\"]\n",
+        pebble.directory(),
         pebble.directory(),
     );
     let config = pebble.dir.write(&format!("gateway-{number}.toml"), config);
@@ -431,5 +480,109 @@ pub async fn killed() -> Outcome {
             "orders, accounts, bindings: {counted:?}\n{}",
             cluster.logs()
         )),
+    }
+}
+
+/// What others provide, own or solve is left to them; and who ends in order is followed at once.
+pub async fn foreign() -> Outcome {
+    let mut cluster = Cluster::start().await?;
+    let site = &cluster.site;
+    // As cert-manager leaves it.
+    let others = Authority::new("another authority");
+    let leaf = others.leaf(&[&name(0)]);
+    let secret = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": "n0-tls", "labels": { "controller.cert-manager.io/fao": "true" } },
+        "type": "kubernetes.io/tls",
+        "stringData": { "tls.crt": leaf.chain, "tls.key": leaf.key },
+    });
+    site.create(NAMESPACE, "secrets", &secret).await?;
+    cluster.want(0..1).await?;
+    for node in 0..GATEWAYS {
+        cluster.shows(node, 0, &others.pem()).await?;
+    }
+    // A host of somebody else, and an issuer of somebody else.
+    site.namespace("other").await?;
+    site.create("other", "ingresses", &ingress(0)).await?;
+    let mut refused = ingress(1);
+    refused["metadata"]["annotations"] = json!({ "postern.dev/issuer": "closed" });
+    site.create(NAMESPACE, "ingresses", &refused).await?;
+    let leader = cluster.leader().await?;
+    let said = "the issuer 'closed' is not for the namespace 'shop'";
+    cluster.says(leader, &name(1), said).await?;
+    let led = format!("the replica 'postern-{leader}_");
+    cluster
+        .says((leader + 1) % GATEWAYS, &name(1), &led)
+        .await?;
+    let events = format!("/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events");
+    let told = site.wait_for("an Event", &events, |events| {
+        items(events).any(|event| {
+            let note = event["note"].as_str().unwrap_or_default();
+            event["reason"] == "PolicyDenied"
+                && event["regarding"]["name"] == "n1"
+                && note.contains(said)
+        })
+    });
+    told.await?;
+    if cluster.counted() != (0, 0, 0) {
+        return Err(format!("something was ordered\n{}", cluster.logs()));
+    }
+    let secret = objects::object(NAMESPACE, "secrets", "n0-tls");
+    let kept = site.api.read(&secret).await?;
+    if !kept["metadata"]["labels"]["app.kubernetes.io/managed-by"].is_null() {
+        return Err(format!("somebody else's Secret was written: {kept}"));
+    }
+
+    // Another program solves a challenge of its own for a name that a certificate is wanted for.
+    let token = "/.well-known/acme-challenge/solved-by-another";
+    let solver = objects::ingress("solver", &[(&name(2), &[("Exact", token, "web")])]);
+    site.create(NAMESPACE, "ingresses", &solver).await?;
+    cluster.want(2..3).await?;
+    let root = cluster.pebble.root().await?;
+    for node in 0..GATEWAYS {
+        cluster.shows(node, 2, &root).await?;
+    }
+    let asked = Instant::now();
+    let mut client = Client::http1(SocketAddr::new(gateway(1), PEERS_PORT)).await;
+    let reply = client.send(client.request("GET", &name(2), token)).await;
+    let reply = reply.map_err(failed("the solver"))?;
+    let is_solved = reply.status == 200 && reply.text().contains(token);
+    if !is_solved || asked.elapsed() > HELD {
+        return Err(format!(
+            "the solver is not asked: {} {}",
+            reply.status,
+            reply.text()
+        ));
+    }
+    // A token that nobody knows is waited for, and answered by the routes then.
+    let unknown = "/.well-known/acme-challenge/unknown";
+    let reply = client.send(client.request("GET", &name(2), unknown)).await;
+    let reply = reply.map_err(failed("an unknown token"))?;
+    if asked.elapsed() < HELD || !reply.text().contains(unknown) {
+        return Err(format!("an unknown token: {}", reply.text()));
+    }
+
+    let leader = cluster.leader().await?;
+    if let Some(mut program) = cluster.nodes[leader].program.take() {
+        program.terminate().await.map_err(failed("the end"))?;
+    }
+    let ended = Instant::now();
+    let next = cluster.leader().await?;
+    let took = ended.elapsed();
+    if next == leader || took > IN_ORDER {
+        return Err(format!("gateway {next} follows {leader} after {took:?}"));
+    }
+    cluster.nodes[leader].start().await?;
+    cluster.want(3..4).await?;
+    for node in 0..GATEWAYS {
+        cluster.shows(node, 3, &root).await?;
+    }
+    match cluster.counted() {
+        (2, 1, 1) => Ok(format!(
+            "a foreign Secret, host and issuer cost no order; a solver answers; the next leader after {:.1} s",
+            took.as_secs_f32()
+        )),
+        counted => Err(format!("orders, accounts, bindings: {counted:?}")),
     }
 }
