@@ -99,10 +99,9 @@ test-certificates: build
 	$(TARGET)/debug/test-certificates
 
 # Ten thousand applications. Figures of a release build, on a machine that does nothing else.
-kubernetes-scale:
+kubernetes-scale: build release
 	tests/kubernetes/setup.sh
-	$(CARGO) build --locked --release -p postern -p postern-tests --bins
-	$(TARGET)/release/kubernetes-scale
+	$(TARGET)/debug/kubernetes-scale --gateway $(TARGET)/release/postern
 
 # What the program prints and config/kubernetes holds, after a change of either.
 kubernetes-manifests: build

@@ -340,7 +340,11 @@ impl Ca {
                 let mut authorization = authorization?;
                 let challenge = authorization.challenge(kind.clone());
                 if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
-                    return challenge.set_ready().await;
+                    return match challenge.set_ready().await {
+                        // It was begun all the same; the order says what becomes of it.
+                        Err(instant_acme::Error::Json(_)) => Ok(()),
+                        begun => begun,
+                    };
                 }
             }
             Err(instant_acme::Error::Str("the challenge that was begun"))

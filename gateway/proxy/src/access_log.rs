@@ -311,7 +311,7 @@ impl AccessRecord {
         if let Some(id) = self.rule
             && let Some(rule) = self.view.snapshot.rule(id)
         {
-            out.text("route", rule.route.as_str().as_bytes());
+            out.text("route", rule.route.name.as_str().as_bytes());
             // From 1, as `explain` counts.
             out.number("rule", u64::from(id.rule) + 1);
         }

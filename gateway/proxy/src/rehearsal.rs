@@ -165,7 +165,7 @@ impl<'s> Stage<'s> {
         exchange.encoded_slash = encoded_slash.unwrap_or_default();
         exchange.upstreams = Some(Arc::clone(&view.upstreams));
         exchange.traceparent = traceparent;
-        exchange.route = Some(rule.route.clone());
+        exchange.route = Some(rule.route.name.clone());
         Self {
             worker,
             view,
@@ -205,7 +205,7 @@ impl<'s> Stage<'s> {
                 headers.append(name, value);
             }
         }
-        self.rule.spec.headers.response.apply(&mut headers);
+        self.rule.spec().headers.response.apply(&mut headers);
         self.exchange.response = Some(ResponseHead {
             status: answer.status,
             headers,
@@ -307,7 +307,7 @@ impl<'s> Stage<'s> {
 
     /// What the rule says: an answer of its own, or the request as it would go out.
     fn act(&mut self) -> Result<(Answered, Option<Sent>), ProxyError> {
-        let spec = &self.rule.spec;
+        let spec = self.rule.spec();
         let request = &mut self.exchange.request;
         match &spec.action {
             ActionSpec::Redirect(redirect) => {

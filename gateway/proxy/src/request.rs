@@ -188,7 +188,7 @@ async fn forward(
     exchange.id = record.id();
     if rule.has_plugins {
         introduce(&mut exchange, view, connection, client, version);
-        exchange.route = Some(rule.route.clone());
+        exchange.route = Some(rule.route.name.clone());
         let plugins = chain.log_plugins();
         if !plugins.is_empty() {
             let exchange = exchange.fork();
@@ -296,7 +296,7 @@ impl Going<'_> {
                 Answer::Response(response::of_error(&error, record.id(), is_h2))
             }
         };
-        let spec = &rule.spec.headers.response;
+        let spec = &rule.spec().headers.response;
         spec.apply(answer.response_mut().headers_mut());
         if !rule.policies.is_empty() {
             Box::pin(respond(chain, exchange, &mut answer, record)).await?;
@@ -314,7 +314,7 @@ impl Going<'_> {
         record: &mut AccessRecord,
     ) -> Result<Answer, ProxyError> {
         let Self { rule, view, .. } = self;
-        let spec = &rule.spec;
+        let spec = rule.spec();
         match &spec.action {
             ActionSpec::Redirect(redirect) => {
                 let request = &exchange.request;

@@ -16,15 +16,14 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use postern_core::config::Config;
+use postern_core::config::RouteSpec;
 use postern_core::config::route::RuleSpec;
 use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
 use postern_core::name::PolicyName;
-use postern_core::name::RouteName;
 use postern_core::name::UpstreamName;
 use postern_core::route::RouteTable;
 use postern_core::route::RuleId;
@@ -78,14 +77,19 @@ pub(crate) type PolicyIndex = usize;
 /// A rule with its references resolved.
 pub(crate) struct Rule {
     pub(crate) id: RuleId,
-    pub(crate) route: RouteName,
-    pub(crate) spec: RuleSpec,
+    /// Shared with the configuration: a copy for each rule would be most of what a rule weighs.
+    pub(crate) route: Arc<RouteSpec>,
     /// Empty unless the rule forwards.
     pub(crate) backends: Backends,
     pub(crate) policies: Vec<PolicyIndex>,
     /// Whether any policy is a plugin; if not, a request needs no exchange.
     pub(crate) has_plugins: bool,
-    pub(crate) first_byte: Option<Duration>,
+}
+
+impl Rule {
+    pub(crate) fn spec(&self) -> &RuleSpec {
+        &self.route.rules[self.id.rule as usize]
+    }
 }
 
 /// Upstreams by weight.

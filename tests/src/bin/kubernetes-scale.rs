@@ -2,21 +2,23 @@
 //! it is ready, what it holds, and how soon a change is served. Prints a table; exits 1 unless it
 //! holds what was promised.
 //!
-//! `tests/kubernetes/setup.sh` builds the servers. The figures are those of a release build:
-//! build `postern` and this with `--release`.
+//! `tests/kubernetes/setup.sh` builds the servers. `--gateway` names another program than the one
+//! that was built beside this: the figures are those of a release build.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "its table is its purpose"
 )]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use postern_tests::kubernetes::namespace;
 use postern_tests::kubernetes::scale;
 use postern_tests::kubernetes::scale::Size;
 
-const USAGE: &str = "usage: kubernetes-scale [--ingresses N] [--slices N] [--changes N]";
+const USAGE: &str = "usage: kubernetes-scale [--ingresses N] [--slices N] [--changes N] \
+                     [--gateway PATH]";
 
 fn main() -> ExitCode {
     // Before there are threads.
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let Some(size) = size(&arguments) else {
+    let Some((size, gateway)) = plan(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(scale::run(size)) {
+    match runtime.block_on(scale::run(size, gateway)) {
         Ok(report) => {
             print!("{report}");
             if report.holds() {
@@ -55,7 +57,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn size(arguments: &[String]) -> Option<Size> {
+/// `None`: they make no sense.
+fn plan(arguments: &[String]) -> Option<(Size, Option<PathBuf>)> {
+    let mut gateway = None;
     let mut size = Size {
         ingresses: 10_000,
         slices: 2,
@@ -64,6 +68,10 @@ fn size(arguments: &[String]) -> Option<Size> {
     };
     for pair in arguments.chunks(2) {
         let [name, value] = pair else { return None };
+        if name == "--gateway" {
+            gateway = Some(PathBuf::from(value));
+            continue;
+        }
         let value: u32 = value.parse().ok().filter(|value| *value > 0)?;
         match name.as_str() {
             "--ingresses" => size.ingresses = value,
@@ -72,5 +80,5 @@ fn size(arguments: &[String]) -> Option<Size> {
             _ => return None,
         }
     }
-    Some(size)
+    Some((size, gateway))
 }

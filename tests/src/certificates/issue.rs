@@ -182,7 +182,7 @@ impl Site {
 
     /// Orders that the authority has got.
     pub fn orders(&self) -> usize {
-        self.pebble.requests("/order-plz")
+        self.pebble.orders()
     }
 
     /// What `postern certs explain` says, and whether it went well.

@@ -203,6 +203,11 @@ impl Pebble {
         lines.count()
     }
 
+    /// How many orders were placed. A request whose nonce is refused places none.
+    pub fn orders(&self) -> usize {
+        self.log().matches("Added order").count()
+    }
+
     /// Changes what its DNS server says: `command` as in `set-txt`, with its arguments.
     pub async fn dns(&self, command: &str, arguments: Value) -> Result<(), String> {
         let stream = TcpStream::connect(self.dns_management)

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -106,9 +107,13 @@ impl Report {
     }
 }
 
-/// Fills a cluster, starts a gateway and times changes.
-pub async fn run(size: Size) -> Result<Report, String> {
+/// Fills a cluster, starts a gateway and times changes. The gateway is the one that was built beside
+/// this program unless another is named.
+pub async fn run(size: Size, gateway: Option<PathBuf>) -> Result<Report, String> {
     let mut site = Site::new().await?;
+    if let Some(gateway) = gateway {
+        site.postern = gateway;
+    }
     let start = Instant::now();
     fill(&site.api, size).await?;
     let created = start.elapsed();

@@ -40,6 +40,8 @@ pub struct Site {
     pub gateways: Vec<Node>,
     pods: Vec<Upstream>,
     dir: Scratch,
+    /// The program that runs on every node.
+    pub postern: PathBuf,
 }
 
 /// One gateway, on what would be a node of its own.
@@ -74,6 +76,7 @@ impl Site {
             gateways: Vec::new(),
             pods: Vec::new(),
             dir: Scratch::new(),
+            postern: process::postern()?,
         })
     }
 
@@ -138,7 +141,7 @@ impl Site {
             format!("POSTERN_POD=postern-{number}"),
             format!("POSTERN_NODE={name}"),
             "POSTERN_NAMESPACE=postern".to_owned(),
-            process::postern()?.display().to_string(),
+            self.postern.display().to_string(),
         ];
         for argument in container["args"].as_array().into_iter().flatten() {
             let argument = text(argument)?;
@@ -229,8 +232,7 @@ impl Site {
     /// server knows.
     pub async fn grant(&self, kind: &str, namespace: &str, name: &str) -> Result<(), String> {
         let (flag, object) = (format!("--{kind}"), format!("{namespace}/{name}"));
-        let postern = process::postern()?;
-        let output = std::process::Command::new(postern)
+        let output = std::process::Command::new(&self.postern)
             .args(["rbac", &flag, &object])
             .output();
         let output = output.map_err(|error| error.to_string())?;

@@ -57,7 +57,7 @@ pub(super) fn may_come(snapshot: &Snapshot, head: &RequestHead) -> bool {
     }
     let rule = snapshot.routes.find(head);
     let rule = rule.and_then(|id| snapshot.rule(id));
-    !rule.is_some_and(|rule| match &rule.spec.matches.path {
+    !rule.is_some_and(|rule| match &rule.spec().matches.path {
         PathMatch::Exact(path) | PathMatch::Prefix(path) => {
             path.starts_with(PREFIX.trim_end_matches('/'))
         }

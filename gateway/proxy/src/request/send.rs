@@ -87,7 +87,7 @@ impl Going<'_> {
             keeps_request,
             is_upgrade: upgrade.is_some(),
             addresses: self.addresses(),
-            limit: self.rule.first_byte.unwrap_or(of_upstream),
+            limit: self.rule.spec().first_byte.unwrap_or(of_upstream),
         };
         let timer = clock.timer();
         let head = &mut exchange.request;

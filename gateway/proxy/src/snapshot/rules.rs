@@ -67,7 +67,7 @@ pub(super) fn compile(
                     route: u32::try_from(route_index).unwrap_or(u32::MAX),
                     rule: u32::try_from(rule_index).unwrap_or(u32::MAX),
                 },
-                route: route.name.clone(),
+                route: Arc::clone(route),
                 backends: Backends::new(backends.iter().filter_map(|backend| {
                     Some((*upstreams.get(&backend.upstream)?, backend.weight))
                 })),
@@ -81,8 +81,6 @@ pub(super) fn compile(
                     .iter()
                     .filter_map(|name| config.policies.get(name))
                     .any(|policy| policy.plugin().is_some()),
-                first_byte: spec.first_byte,
-                spec: spec.clone(),
             }
         });
         rules.collect()

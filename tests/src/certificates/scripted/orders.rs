@@ -126,12 +126,7 @@ impl Shared {
             Some(false) => "pending",
             None => "invalid",
         };
-        let mut challenge = json!({
-            "type": "http-01",
-            "url": format!("{}/challenge/{rest}", self.base),
-            "status": status,
-            "token": token(rest),
-        });
+        let mut challenge = self.offer(rest, status);
         if let (None, Some((kind, words))) = (valid, state.script.refuses_challenges) {
             let kind = format!("urn:ietf:params:acme:error:{kind}");
             challenge["error"] = json!({ "type": kind, "detail": words });
@@ -144,6 +139,16 @@ impl Shared {
                 "challenges": [challenge],
             }),
         )
+    }
+
+    /// A challenge as its authorization and its own URL show it.
+    fn offer(&self, rest: &str, status: &str) -> Value {
+        json!({
+            "type": "http-01",
+            "url": format!("{}/challenge/{rest}", self.base),
+            "status": status,
+            "token": token(rest),
+        })
     }
 
     pub(super) async fn challenge(&self, rest: &str) -> Answer {
@@ -176,7 +181,7 @@ impl Shared {
         };
         let is_valid = (found && refuses.is_none()).then_some(true);
         self.lock().orders[order].valid[name] = is_valid;
-        reply(200, &json!({ "status": "processing" }))
+        reply(200, &self.offer(rest, "processing"))
     }
 
     pub(super) fn finalize(&self, rest: &str, signed: &Signed) -> Answer {
