@@ -147,6 +147,9 @@ impl Certificates {
         state: Option<&ClusterState>,
         challenges: Arc<Challenges>,
     ) -> Self {
+        if config.runtime.state_dir.is_some() {
+            tracing::warn!("state-dir is not used: what has to be kept is kept in Secrets");
+        }
         let clock = Clock::system();
         let replica = Arc::new(Replica::new(site, challenges, clock.clone()));
         let (desired, receiver) = watch::channel(Arc::default());

@@ -180,3 +180,63 @@ async fn ask(addr: SocketAddr, challenge: &Challenge, says_header: bool) -> io::
         () = drive => Ok(false),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use postern_core::config::issuer::ChallengeKind;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Closes connections that do not begin with a header; answers the first request that it takes
+    /// as one that it knows nothing of, and says how many it took when it has shown the challenge.
+    async fn replica(listener: TcpListener, challenge: Challenge) -> usize {
+        let mut taken = 0;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            let is_whole = |seen: &[u8]| {
+                seen.windows(4).any(|part| part == b"GET ") && seen.ends_with(b"\r\n\r\n")
+            };
+            while !is_whole(&seen) && stream.read_buf(&mut seen).await.unwrap() > 0 {}
+            if !seen.starts_with(&LOCAL) {
+                continue;
+            }
+            taken += 1;
+            let head = String::from_utf8_lossy(&seen[LOCAL.len()..]).into_owned();
+            assert!(head.starts_with("GET /.well-known/acme-challenge/t HTTP/1.1\r\n"));
+            assert!(head.contains("host: a.test\r\n"), "{head}");
+            let (status, body) = match taken {
+                1 => ("404 Not Found", "t.key"),
+                2 => ("200 OK", "of another order"),
+                _ => ("200 OK", challenge.authorization.as_str()),
+            };
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            if taken == 3 {
+                return taken;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replica_is_asked_until_it_shows_the_challenge() {
+        let challenge = Challenge {
+            kind: ChallengeKind::Http01,
+            host: "a.test".to_owned(),
+            token: "t".to_owned(),
+            authorization: "t.key".to_owned(),
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let replica = replica(listener, challenge.clone());
+        let (taken, asked) =
+            tokio::join!(replica, timeout(PATIENCE, until_shown(addr, &challenge)));
+        assert_eq!(taken, 3);
+        assert!(asked.is_ok());
+    }
+}

@@ -427,3 +427,36 @@ fn documents(secrets: &[StoredSecret]) -> BTreeMap<String, Vec<u8>> {
         .map(|(name, bytes)| (name.to_owned(), bytes.to_vec()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ingress_is_told_why_it_has_no_certificate_and_what_to_do() {
+        let object = || ObjectRef {
+            kind: Kind::Ingress,
+            name: ObjectName::new("shop", "web"),
+        };
+        let trouble = Trouble {
+            reason: "DnsElsewhere".to_owned(),
+            message: "web.test = 192.0.2.7".to_owned(),
+            problem: None,
+            record: Some("web.test. 3600 IN CNAME gateway.test.".to_owned()),
+            at: 0,
+        };
+        let told = problem(object(), &trouble).unwrap();
+        assert_eq!(told.reason.as_str(), "DnsElsewhere");
+        assert_eq!(told.message, "no certificate: web.test = 192.0.2.7");
+        let record = "add to the DNS: web.test. 3600 IN CNAME gateway.test.";
+        assert_eq!(told.help.as_deref(), Some(record));
+        // What takes its time, or is as it should be, is no problem.
+        for reason in ["Processing", "ExternallyManaged", "unknown"] {
+            let trouble = Trouble {
+                reason: reason.to_owned(),
+                ..trouble.clone()
+            };
+            assert_eq!(problem(object(), &trouble), None, "{reason}");
+        }
+    }
+}
