@@ -81,6 +81,8 @@ pub struct Job {
     pub fingerprint: String,
     /// The Secret of a cluster that it is for.
     pub secret: Option<NamespacedName>,
+    /// Whether that is not there: what was known of it is out of date if it was there before.
+    pub is_missing: bool,
 }
 
 impl Job {
@@ -164,7 +166,11 @@ impl Engine {
         let mut new = Vec::new();
         for job in &desired.jobs {
             match self.entries.get_mut(&job.name) {
-                Some(entry) if entry.job.hosts == job.hosts && entry.job.secret == job.secret => {
+                Some(entry)
+                    if entry.job.hosts == job.hosts
+                        && entry.job.secret == job.secret
+                        && (entry.job.is_missing || !job.is_missing) =>
+                {
                     entry.job = job.clone();
                 }
                 _ => new.push(job),

@@ -235,6 +235,7 @@ impl Certificates {
             issuer: spec.issuer.clone(),
             fingerprint: fingerprint(config.issuers.get(&spec.issuer)),
             secret: None,
+            is_missing: false,
         });
         let mut jobs: Vec<Job> = jobs.collect();
         let managed = state.iter().flat_map(|state| &state.translation.managed);
@@ -250,6 +251,7 @@ impl Certificates {
                 // What failed for some hosts may not for others.
                 fingerprint: issuer
                     + &postern_acme::document::short_hash(&format!("{:?}", wanted.hosts)),
+                is_missing: !wanted.is_there,
                 secret: Some(NamespacedName {
                     namespace: secret.namespace.to_string(),
                     name: secret.name.to_string(),

@@ -157,6 +157,7 @@ impl Life {
             issuer: first.clone(),
             fingerprint: String::new(),
             secret: None,
+            is_missing: false,
         });
         let desired = Desired {
             issuers: issuers.collect(),

@@ -161,6 +161,7 @@ async fn live(
             issuer: name.clone(),
             fingerprint: String::new(),
             secret: None,
+            is_missing: false,
         }],
         issuers: [(name, issuer)].into(),
     };

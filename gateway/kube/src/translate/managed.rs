@@ -31,6 +31,8 @@ pub struct ManagedSecret {
     /// Sorted, none twice, at least one.
     pub hosts: Vec<Hostname>,
     pub issuer: IssuerName,
+    /// Whether the Secret is there.
+    pub is_there: bool,
     /// The first Ingress that wants it.
     pub ingress: ObjectName,
 }
@@ -118,6 +120,7 @@ impl<'c> Pass<'c> {
                 let wanted = ManagedSecret {
                     hosts,
                     issuer: issuer.clone(),
+                    is_there: self.cluster.secrets.contains_key(&secret),
                     ingress: owned.name.clone(),
                 };
                 managed.push((secret, wanted));
