@@ -49,7 +49,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     }),
     ("three replicas", || Box::pin(replicas::issued())),
     ("three replicas, and others", || {
-        Box::pin(replicas::foreign())
+        Box::pin(replicas::others::foreign())
     }),
     (
         "three replicas, one killed",
