@@ -32,6 +32,9 @@ for name in pebble pebble-challtestsrv; do
 done
 # A DNS server that is not ours, and a Route 53 with another.
 { [ -x /usr/sbin/named ] || command -v named >/dev/null 2>&1; } || install bind9
+# A balancer, before several gateways of one cluster; and that cluster.
+{ [ -x /usr/sbin/haproxy ] || command -v haproxy >/dev/null 2>&1; } || install haproxy
+"$root/tests/kubernetes/setup.sh"
 command -v python3 >/dev/null 2>&1 || install python3
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3-venv
 environment() {

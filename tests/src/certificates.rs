@@ -11,6 +11,7 @@ pub mod pebble;
 pub mod plugin;
 pub mod prove;
 pub mod python;
+pub mod replicas;
 pub mod route53;
 pub mod scripted;
 pub mod second;

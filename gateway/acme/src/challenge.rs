@@ -7,6 +7,9 @@ use rcgen::CertificateParams;
 use rcgen::CustomExtension;
 use rcgen::KeyPair;
 
+use crate::clock::Seconds;
+use crate::document::ChallengeDocument;
+
 /// A challenge that the gateway answers itself, at a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Challenge {
@@ -39,6 +42,23 @@ impl Challenge {
     }
 }
 
+/// A challenge as it is kept; `None` of one that is over, or that nobody asks a gateway for.
+pub fn kept(bytes: &[u8], now: Seconds) -> Option<Challenge> {
+    let kept: ChallengeDocument = serde_json::from_slice(bytes).ok()?;
+    (kept.expires >= now).then(|| of_document(kept)).flatten()
+}
+
+pub(crate) fn of_document(kept: ChallengeDocument) -> Option<Challenge> {
+    let kinds = [ChallengeKind::Http01, ChallengeKind::TlsAlpn01];
+    let kind = kinds.into_iter().find(|kind| kind.as_str() == kept.kind)?;
+    Some(Challenge {
+        kind,
+        host: kept.host,
+        token: kept.token,
+        authorization: kept.authorization,
+    })
+}
+
 /// A challenge has no certificate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the certificate of the challenge cannot be made")]
@@ -49,6 +69,11 @@ pub trait Replicas: Send + Sync {
     /// Returns once all of them show it. An error names those that do not, after a while; the CA is
     /// told all the same, since it may ask another.
     fn show<'a>(&'a self, challenge: &'a Challenge) -> BoxFuture<'a, Result<(), String>>;
+
+    /// This process alone shows it from now on: one that an earlier process began.
+    fn show_here<'a>(&'a self, challenge: &'a Challenge) -> BoxFuture<'a, Result<(), String>> {
+        self.show(challenge)
+    }
 
     /// It may be forgotten.
     fn hide<'a>(&'a self, token: &'a str) -> BoxFuture<'a, ()>;

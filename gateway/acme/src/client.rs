@@ -2,13 +2,14 @@
 //!
 //! `instant-acme` speaks to it, over a transport of ours ([`wire`]) that keeps what it would lose:
 //! how long the authority wants to be left alone, the URL of an order whose answer it does not like,
-//! and the page of a proxy that is no answer of ACME. Two requests are ours: an account is made with
-//! a key that was kept before and a binding at once, which it cannot, and renewal information is
-//! taken without a `Retry-After` too.
+//! and the page of a proxy that is no answer of ACME. Three requests are ours: an account is made with
+//! a key that was kept before and a binding at once, which it cannot, renewal information is taken
+//! without a `Retry-After` too, and an order is found again whose URL was lost ([`found`]).
 //!
 //! Everything is found again by its URL, so that whoever comes after a crash goes on where the last
 //! one stopped.
 
+mod found;
 mod wire;
 
 use std::fmt;

@@ -60,10 +60,14 @@ pub(crate) struct WindowDocument {
 pub(crate) struct OrderDocument {
     pub(crate) issuer: String,
     pub(crate) directory: String,
+    /// What the order is for; empty in documents of versions that did not say.
+    pub(crate) hosts: Vec<String>,
     /// Of the certificate that is wanted, PEM. Kept before the order is placed.
     pub(crate) key: String,
     pub(crate) key_type: String,
     pub(crate) url: Option<String>,
+    /// Whether the authority may have made an order whose URL is not known.
+    pub(crate) was_asked: bool,
     /// The certificate that this one replaces, where the authority was told.
     pub(crate) replaces: Option<String>,
     /// What was published for it.

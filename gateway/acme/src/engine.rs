@@ -17,8 +17,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream;
 use futures_util::stream::FuturesUnordered;
-use postern_core::config::issuer::ChallengeKind;
+use postern_core::config::kubernetes::NamespacedName;
 use postern_core::hostname::Hostname;
 use postern_core::name::CertificateName;
 use postern_core::name::IssuerName;
@@ -27,7 +28,7 @@ use tokio::time::sleep;
 
 use self::work::Done;
 use self::work::Task;
-use crate::challenge::Challenge;
+use crate::challenge;
 use crate::challenge::Replicas;
 use crate::clock::Clock;
 use crate::clock::MINUTE;
@@ -55,6 +56,8 @@ pub use self::state::State;
 
 /// Attempts on their way at once. Each is a handful of requests and a second or two.
 const MAX_ATTEMPTS: usize = 16;
+/// Certificates whose documents are read at once.
+const LOADS_AT_ONCE: usize = 16;
 /// How long the engine sleeps at most: a clock that was set forward is noticed by then.
 const LONGEST_SLEEP: Seconds = MINUTE;
 /// A look that found nothing to do is not repeated at once.
@@ -76,6 +79,23 @@ pub struct Job {
     pub issuer: IssuerName,
     /// Of what is configured for it: another one is worth another try.
     pub fingerprint: String,
+    /// The Secret of a cluster that it is for.
+    pub secret: Option<NamespacedName>,
+    /// Whether that is not there: what was known of it is out of date if it was there before.
+    pub is_missing: bool,
+}
+
+impl Job {
+    /// The name of its documents: by the Secret that wants it, or else by what it is for.
+    pub fn document_name(&self) -> String {
+        match &self.secret {
+            Some(secret) => format!("{}/{}", secret.namespace, secret.name),
+            None => {
+                let hosts: Vec<String> = self.hosts.iter().map(Hostname::to_string).collect();
+                document::name_of(&hosts)
+            }
+        }
+    }
 }
 
 /// Everything that is wanted.
@@ -105,6 +125,8 @@ struct Entry {
     /// What keeps the certificate that is there from being served.
     unusable: Option<Trouble>,
     is_running: bool,
+    /// Another replica works on it.
+    is_elsewhere: bool,
 }
 
 /// A certificate that is there.
@@ -141,16 +163,72 @@ impl Engine {
         let desired = Arc::clone(&self.desired.borrow_and_update());
         let wanted: BTreeSet<&CertificateName> = desired.jobs.iter().map(|job| &job.name).collect();
         self.entries.retain(|name, _| wanted.contains(name));
+        let mut new = Vec::new();
         for job in &desired.jobs {
             match self.entries.get_mut(&job.name) {
-                Some(entry) if entry.job.hosts == job.hosts => entry.job = job.clone(),
-                _ => {
-                    let entry = self.load(job).await;
-                    self.entries.insert(job.name.clone(), entry);
+                Some(entry)
+                    if entry.job.hosts == job.hosts
+                        && entry.job.secret == job.secret
+                        && (entry.job.is_missing || !job.is_missing) =>
+                {
+                    entry.job = job.clone();
                 }
+                _ => new.push(job),
             }
         }
+        let loads = new.into_iter().map(|job| self.load(job).boxed());
+        let loads: Vec<BoxFuture<'_, Entry>> = loads.collect();
+        let loads = stream::iter(loads).buffer_unordered(LOADS_AT_ONCE);
+        let loaded: Vec<Entry> = loads.collect().await;
+        for mut entry in loaded {
+            let name = entry.job.name.clone();
+            if let Some(before) = self.entries.get(&name) {
+                // One at a time: the attempt for what was wanted before ends first.
+                entry.is_running = before.is_running;
+            }
+            self.entries.insert(name, entry);
+        }
         self.publish();
+    }
+
+    /// Tells what is wanted and who gets it, where that is not this process.
+    pub fn stand_by(&mut self, leader: Option<&str>) {
+        let now = self.shared.clock.now();
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        let message = match leader {
+            Some(leader) => format!("the replica '{leader}' gets it, and knows more"),
+            None => "no replica gets certificates at this moment".to_owned(),
+        };
+        let entries = desired.jobs.iter().map(|job| {
+            let entry = Entry {
+                job: job.clone(),
+                name: job.document_name(),
+                certificate: None,
+                order: OrderDocument::default(),
+                unusable: Some(Trouble {
+                    reason: Reason::Processing.to_string(),
+                    message: message.clone(),
+                    at: now,
+                    ..Trouble::default()
+                }),
+                is_running: false,
+                is_elsewhere: true,
+            };
+            (job.name.clone(), entry)
+        });
+        self.entries = entries.collect();
+        self.publish();
+        self.entries.clear();
+    }
+
+    /// What was kept for a job, if it can be served.
+    pub fn kept(job: &Job, bytes: &[u8], now: Seconds) -> Option<IssuedCertificate> {
+        let document: CertificateDocument = serde_json::from_slice(bytes).ok()?;
+        usable(&document, &job.hosts, now).ok()?;
+        Some(IssuedCertificate {
+            chain: document.chain,
+            key: document.key,
+        })
     }
 
     /// Reads everything again: another process may have written meanwhile.
@@ -160,14 +238,14 @@ impl Engine {
     }
 
     async fn load(&self, job: &Job) -> Entry {
-        let hosts: Vec<String> = job.hosts.iter().map(Hostname::to_string).collect();
-        let name = document::name_of(&hosts);
+        let name = job.document_name();
         let mut entry = Entry {
             job: job.clone(),
             certificate: None,
             order: OrderDocument::default(),
             unusable: None,
             is_running: false,
+            is_elsewhere: false,
             name,
         };
         let store = &*self.shared.store;
@@ -234,25 +312,19 @@ impl Engine {
                 }
                 continue;
             }
-            let kinds = [ChallengeKind::Http01, ChallengeKind::TlsAlpn01];
-            let kind = kinds.into_iter().find(|kind| kind.as_str() == kept.kind);
-            let Some(kind) = kind else { continue };
-            let challenge = Challenge {
-                kind,
-                host: kept.host,
-                token: kept.token,
-                authorization: kept.authorization,
-            };
-            // It is this process alone that is to know.
-            let _ = shared.replicas.show(&challenge).await;
+            if let Some(challenge) = challenge::of_document(kept) {
+                // One that cannot be shown is begun anew.
+                let _ = shared.replicas.show_here(&challenge).await;
+            }
         }
     }
 
-    /// Works until it is dropped. To be called by the one party that may write.
-    pub async fn run(mut self) {
+    /// Works until it is dropped. To be called by the one party that may write; again, if that has
+    /// been another one meanwhile.
+    pub async fn run(&mut self) {
         Self::show_challenges(&self.shared, true).await;
         self.reload().await;
-        let mut running: FuturesUnordered<BoxFuture<'static, (CertificateName, Option<Done>)>> =
+        let mut running: FuturesUnordered<BoxFuture<'static, (Job, Option<Done>)>> =
             FuturesUnordered::new();
         loop {
             let now = self.shared.clock.now();
@@ -276,9 +348,10 @@ impl Engine {
             for (_, name) in due.into_iter().take(free) {
                 if let Some(task) = self.begin(&name) {
                     let shared = Arc::clone(&self.shared);
+                    let job = task.job.clone();
                     let work = AssertUnwindSafe(async move { work::run(&shared, task).await });
                     running.push(Box::pin(
-                        async move { (name, work.catch_unwind().await.ok()) },
+                        async move { (job, work.catch_unwind().await.ok()) },
                     ));
                 }
             }
@@ -287,8 +360,8 @@ impl Engine {
             }
             let pause = Duration::from_secs(next.saturating_sub(now)).max(SHORTEST_SLEEP);
             tokio::select! {
-                Some((name, done)) = running.next(), if !running.is_empty() => {
-                    self.finish(&name, done);
+                Some((job, done)) = running.next(), if !running.is_empty() => {
+                    self.finish(&job, done);
                     self.publish();
                 }
                 changed = self.desired.changed() => {
@@ -322,8 +395,9 @@ impl Engine {
     }
 
     /// `done` is missing if the attempt had a fault.
-    fn finish(&mut self, name: &CertificateName, done: Option<Done>) {
+    fn finish(&mut self, job: &Job, done: Option<Done>) {
         let now = self.shared.clock.now();
+        let name = &job.name;
         let Some(entry) = self.entries.get_mut(name) else {
             // Not wanted any more.
             return;
@@ -334,6 +408,14 @@ impl Engine {
             entry.order.next_try = now + 10 * MINUTE;
             return;
         };
+        if let Some((issuer, outcome, reason)) = done.counted {
+            let key = (issuer.to_string(), outcome, reason);
+            *self.orders.entry(key).or_default() += 1;
+        }
+        if entry.job.hosts != job.hosts || entry.job.secret != job.secret {
+            // Something else is wanted by now.
+            return;
+        }
         entry.order = done.order;
         if let Some(document) = done.certificate
             && let Ok(facts) = usable(&document, &entry.job.hosts, now)
@@ -341,10 +423,6 @@ impl Engine {
             let document = Arc::new(document);
             entry.certificate = Some(Served { document, facts });
             entry.unusable = None;
-        }
-        if let Some((issuer, outcome, reason)) = done.counted {
-            let key = (issuer.to_string(), outcome, reason);
-            *self.orders.entry(key).or_default() += 1;
         }
     }
 
@@ -384,6 +462,9 @@ impl Entry {
 
     /// What is done next, and when.
     fn next(&self, desired: &Desired, now: Seconds) -> (Action, Seconds) {
+        if self.is_elsewhere {
+            return (Action::Elsewhere, now);
+        }
         let Some(issuer) = desired.issuers.get(&self.job.issuer) else {
             return (Action::Nothing, Seconds::MAX);
         };
@@ -397,6 +478,10 @@ impl Entry {
         }
         let document = &served.document;
         let renew = renewal::renew_at(document, &served.facts);
+        if work::is_over(&self.order, document) {
+            // Shown is the renewal; tidying up is no news.
+            return (Action::Renew(renew), now);
+        }
         let renew = renew.max(self.next_try());
         if served.facts.id.is_some() && document.ask_at < renew && (renew > now) {
             let ask = document.ask_at;
@@ -430,7 +515,7 @@ impl Entry {
         let (action, at) = self.next(desired, now);
         let at = match action {
             Action::Renew(at) => at,
-            Action::Order | Action::Nothing => at,
+            Action::Order | Action::Nothing | Action::Elsewhere => at,
         };
         CertificateStatus {
             name: self.job.name.clone(),
@@ -450,7 +535,17 @@ impl Entry {
             at,
             is_running: self.is_running,
             failures: self.order.failures,
-            trouble: self.order.trouble.clone().or_else(|| self.unusable.clone()),
+            trouble: match action {
+                Action::Nothing => Some(Trouble {
+                    reason: Reason::PolicyDenied.to_string(),
+                    message: format!("there is no issuer '{}'", self.job.issuer),
+                    at: now,
+                    ..Trouble::default()
+                }),
+                Action::Order | Action::Renew(_) | Action::Elsewhere => {
+                    self.order.trouble.clone().or_else(|| self.unusable.clone())
+                }
+            },
         }
     }
 }

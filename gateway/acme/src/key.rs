@@ -99,6 +99,22 @@ impl AccountKey {
     /// A signed request of a key without an account (RFC 8555, 6.2).
     pub(crate) fn sign(&self, url: &str, nonce: &str, payload: &str) -> Result<String, KeyError> {
         let header = json!({ "alg": "ES256", "nonce": nonce, "url": url, "jwk": self.jwk() });
+        self.sign_with(&header, payload)
+    }
+
+    /// The same of the key of an account.
+    pub(crate) fn sign_as(
+        &self,
+        account: &str,
+        url: &str,
+        nonce: &str,
+        payload: &str,
+    ) -> Result<String, KeyError> {
+        let header = json!({ "alg": "ES256", "nonce": nonce, "url": url, "kid": account });
+        self.sign_with(&header, payload)
+    }
+
+    fn sign_with(&self, header: &Value, payload: &str) -> Result<String, KeyError> {
         let (protected, payload) = (encode(header.to_string()), encode(payload));
         let message = format!("{protected}.{payload}");
         let signature = self.pair.sign(&self.random, message.as_bytes());

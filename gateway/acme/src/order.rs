@@ -51,6 +51,8 @@ const POLL_IN_PLACE: Seconds = 20;
 const POLL_LATER: Seconds = 60;
 /// Longest time between two looks at an order that the authority works on.
 const LONGEST_POLL: Seconds = 6 * 60 * 60;
+/// Between two looks whether somebody else still provides a certificate.
+const PROVIDER_PAUSE: Seconds = 10 * 60;
 /// How long an authority may take to look for a challenge before that counts as a failure.
 const VALIDATION_TIME: Seconds = 10 * 60;
 /// Steps of one attempt. A well-behaved authority needs eight; one that answers nonsense for ever
@@ -82,10 +84,18 @@ pub(crate) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(crate) async fn run(&mut self) -> Result<Outcome, Failure> {
         let spec = &self.issuer.spec;
-        if self.kept.directory != spec.directory || self.kept.key_type != spec.key_type.as_str() {
-            // Another authority knows nothing of this order, and its key is of the wrong kind.
+        let hosts = self.hosts();
+        let is_other = !self.kept.hosts.is_empty() && self.kept.hosts != hosts;
+        self.kept.hosts = hosts;
+        if self.kept.directory != spec.directory
+            || self.kept.key_type != spec.key_type.as_str()
+            || is_other
+        {
+            // Another authority knows nothing of this order, its key is of the wrong kind, or it is
+            // for other hosts.
             self.sweep().await;
             self.kept.url = None;
+            self.kept.was_asked = false;
             self.kept.key.clear();
             self.kept.directory.clone_from(&spec.directory);
             self.kept.key_type = spec.key_type.as_str().to_owned();
@@ -96,12 +106,19 @@ impl Attempt<'_> {
             self.gate().await?;
             self.look().await?;
         }
-        if self.kept.key.is_empty() {
-            self.kept.key = key::certificate_key(spec.key_type)?;
+        let may_be_there = self.kept.was_asked && self.kept.url.is_none();
+        if self.kept.key.is_empty() || (self.kept.url.is_none() && !self.kept.was_asked) {
+            if self.kept.key.is_empty() {
+                self.kept.key = key::certificate_key(spec.key_type)?;
+            }
+            self.kept.was_asked = true;
             self.save().await?;
         }
         let account = account::account(&*self.shared.store, self.issuer).await?;
         let ca = self.issuer.ca.get().await?;
+        if may_be_there {
+            self.find(ca, &account).await?;
+        }
         let outcome = self.order(ca, &account).await;
         if let Err(failure) = &outcome
             && failure.is_account_lost
@@ -111,9 +128,43 @@ impl Attempt<'_> {
         outcome
     }
 
+    /// Looks for an order that was placed and not noted. One that cannot be found is placed anew.
+    async fn find(&mut self, ca: &Ca, account: &Account) -> Result<(), Failure> {
+        match ca.find_order(account, &self.hosts()).await {
+            Ok(Some(url)) => {
+                tracing::info!(
+                    certificate = self.name,
+                    order = url,
+                    "an order was found again"
+                );
+                self.kept.url = Some(url);
+                self.save().await
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                tracing::debug!(certificate = self.name, %error, "no list of orders");
+                Ok(())
+            }
+        }
+    }
+
     /// What the configuration and the ledger say.
     async fn gate(&self) -> Result<(), Failure> {
         let issuer = self.issuer;
+        let provider = self.shared.store.provider(self.name).await?;
+        if let Some(provider) = provider {
+            let now = self.shared.clock.now();
+            let failure = Failure::new(Reason::ExternallyManaged, provider);
+            return Err(failure.until(now + PROVIDER_PAUSE));
+        }
+        let namespace = self.job.secret.as_ref().map(|secret| &secret.namespace);
+        if let Some(namespace) = namespace.filter(|namespace| !issuer.spec.serves(namespace)) {
+            let message = format!(
+                "the issuer '{}' is not for the namespace '{namespace}'",
+                issuer.name
+            );
+            return Err(Failure::new(Reason::PolicyDenied, message));
+        }
         if let Some(host) = self.job.hosts.iter().find(|host| !issuer.spec.allows(host)) {
             return Err(Failure::new(
                 Reason::PolicyDenied,
@@ -338,6 +389,8 @@ impl Attempt<'_> {
         let reply = match placed {
             Ok(reply) => reply,
             Err(error) => {
+                // A refusal is an answer: nothing was made.
+                self.kept.was_asked = error.problem().is_none();
                 if let Some(until) = error.retry_at().filter(|_| error.is("rateLimited")) {
                     self.pause(until).await?;
                 }
@@ -345,6 +398,7 @@ impl Attempt<'_> {
             }
         };
         self.kept.url = Some(reply.value.url.clone());
+        self.kept.was_asked = false;
         self.kept.validating_since = None;
         self.kept.replaces.clone_from(&replaces);
         self.save().await?;
@@ -408,17 +462,7 @@ impl Attempt<'_> {
         };
         let store = &*self.shared.store;
         document::save(store, Kind::Certificate, self.name, &document).await?;
-        self.sweep().await;
-        if self.kept.published.is_empty() {
-            store.delete(Kind::Order, self.name).await?;
-        } else {
-            // To be taken back by the next attempt.
-            self.kept = OrderDocument {
-                published: std::mem::take(&mut self.kept.published),
-                ..OrderDocument::default()
-            };
-            self.save().await?;
-        }
+        self.tidy().await?;
         tracing::info!(
             certificate = self.name,
             issuer = self.issuer.name.as_str(),
@@ -426,6 +470,20 @@ impl Attempt<'_> {
             "certificate issued"
         );
         Ok(Outcome::Issued(Box::new(document)))
+    }
+
+    /// Takes back what was published, and forgets the order: it has led to a certificate.
+    pub(crate) async fn tidy(&mut self) -> Result<(), Failure> {
+        self.sweep().await;
+        // What is left is taken back by the next attempt.
+        self.kept = OrderDocument {
+            published: std::mem::take(&mut self.kept.published),
+            ..OrderDocument::default()
+        };
+        match self.kept.published.is_empty() {
+            true => Ok(self.shared.store.delete(Kind::Order, self.name).await?),
+            false => self.save().await,
+        }
     }
 
     /// This order leads nowhere: the next attempt places another.

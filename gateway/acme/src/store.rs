@@ -72,4 +72,13 @@ pub trait Store: Send + Sync {
 
     /// The names of all of one kind, sorted.
     fn list(&self, kind: Kind) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// Who else provides the certificate of this name, in which case it is never written; `None`:
+    /// nobody does.
+    fn provider<'a>(
+        &'a self,
+        _certificate: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, StoreError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }

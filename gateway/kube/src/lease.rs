@@ -55,6 +55,8 @@ pub struct Election {
     /// The Lease as it was last read or written, and since when it is so.
     seen: Option<(Lease, Instant)>,
     term: watch::Sender<Option<Term>>,
+    /// Who holds the Lease, as it was last seen.
+    holder: watch::Sender<Option<String>>,
 }
 
 /// What a look at the Lease leads to.
@@ -63,6 +65,11 @@ enum Move {
     Renew,
     Take,
     Wait,
+}
+
+/// The Leases of a namespace.
+pub fn leases(client: &kube::Client, namespace: &str) -> Api<Lease> {
+    Api::namespaced(client.clone(), namespace)
 }
 
 impl Election {
@@ -80,8 +87,27 @@ impl Election {
             identity: identity.into(),
             seen: None,
             term,
+            holder: watch::Sender::default(),
         };
         (election, receiver)
+    }
+
+    /// Who holds the Lease, this replica or another, as it becomes known.
+    pub fn holder(&self) -> watch::Receiver<Option<String>> {
+        self.holder.subscribe()
+    }
+
+    fn note_holder(&self) {
+        let Some((lease, _)) = &self.seen else {
+            return;
+        };
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.clone());
+        self.holder.send_if_modified(|known| {
+            let is_new = *known != holder;
+            *known = holder;
+            is_new
+        });
     }
 
     /// Stands for election until `ending` completes, then gives the Lease back.
@@ -106,6 +132,7 @@ impl Election {
                 Ok(outcome) => outcome,
                 Err(_) => Ok(None),
             };
+            self.note_holder();
             let holds = match outcome {
                 Ok(holds) => {
                     was_refused = false;

@@ -11,7 +11,8 @@
 //! Reading order: [`object`] (names of objects, and what is wrong with them), [`read`] (a look at
 //! JSON that never fails whole), [`record`] (what is kept of an object), [`cluster`],
 //! [`mod@translate`]; then [`watch`] and [`source`] (how objects come), [`lease`] and [`writer`] (what
-//! is written back, and by whom), [`rbac`]; [`offline`] and [`admission`] (objects looked at without a
+//! is written back, and by whom), [`secrets`] and [`peers`] (what is kept there, and who else is a
+//! gateway), [`rbac`]; [`offline`] and [`admission`] (objects looked at without a
 //! cluster).
 
 pub mod admission;
@@ -23,9 +24,11 @@ pub mod lease;
 pub mod manifest;
 pub mod object;
 pub mod offline;
+pub mod peers;
 pub mod rbac;
 mod read;
 pub mod record;
+pub mod secrets;
 pub mod source;
 #[cfg(any(test, feature = "test-util"))]
 pub mod test_util;

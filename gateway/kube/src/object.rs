@@ -191,6 +191,8 @@ pub enum Reason {
     NotGranted,
     /// It cannot be put to use: a plugin that cannot be fetched or compiled.
     Unusable,
+    /// An issuer does not give the certificate that it wants; why, in a word of another closed list.
+    NotIssued(&'static str),
 }
 
 impl Reason {
@@ -206,6 +208,7 @@ impl Reason {
             Self::PolicyMissing => "PolicyMissing",
             Self::NotGranted => "NotGranted",
             Self::Unusable => "Unusable",
+            Self::NotIssued(why) => why,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `postern rbac` prints it, and `config/kubernetes` holds what it printed. Nothing here may read a
 //! Secret or ConfigMap unless it is asked for by name, and nothing may change anything but statuses,
-//! Events and one Lease.
+//! Events and one Lease; where certificates are got from issuers, also the Secrets that those need.
 
 use std::fmt::Write as _;
 
@@ -20,12 +20,18 @@ pub struct Grants {
     pub namespace: String,
     pub service_account: String,
     pub lease: String,
+    /// The Lease whose holder gets certificates.
+    pub issuing_lease: String,
     /// Whether every Secret of the cluster may be read.
     pub all_secrets: bool,
     /// Secrets that may be read.
     pub secrets: Vec<ObjectName>,
     /// ConfigMaps that may be read.
     pub config_maps: Vec<ObjectName>,
+    /// Whether certificates are got from issuers.
+    pub issues: bool,
+    /// Namespaces whose Secrets may be filled then; empty: all.
+    pub issues_in: Vec<String>,
 }
 
 struct Rule<'r> {
@@ -37,6 +43,9 @@ struct Rule<'r> {
 }
 
 const READ: &[&str] = &["list", "watch"];
+/// Of Secrets for certificates: looked at before they are written, and never deleted.
+const FILL: &[&str] = &["get", "list", "watch", "create", "update"];
+const FILL_WHY: &str = "certificates for Ingresses; a Secret that is not labelled as the gateway's own is never written";
 
 /// ServiceAccount, roles and bindings as YAML.
 pub fn manifests(grants: &Grants) -> String {
@@ -52,6 +61,13 @@ pub fn manifests(grants: &Grants) -> String {
     role(&mut text, grants, None, account, &cluster_rules(grants));
     let own = own_rules(grants);
     role(&mut text, grants, Some(&grants.namespace), account, &own);
+    if grants.issues {
+        for namespace in &grants.issues_in {
+            let rules = [secrets(FILL_WHY, FILL)];
+            let role_name = format!("{account}-certificates");
+            role(&mut text, grants, Some(namespace), &role_name, &rules);
+        }
+    }
     for (kind, names) in [
         (Kind::Secret, &grants.secrets),
         (Kind::ConfigMap, &grants.config_maps),
@@ -106,6 +122,9 @@ fn cluster_rules(grants: &Grants) -> Vec<Rule<'static>> {
             verbs: READ,
         });
     }
+    if grants.issues && grants.issues_in.is_empty() {
+        rules.push(secrets(FILL_WHY, FILL));
+    }
     rules.push(Rule {
         why: "the addresses of Ingresses",
         group: "networking.k8s.io",
@@ -133,7 +152,11 @@ fn cluster_rules(grants: &Grants) -> Vec<Rule<'static>> {
 
 fn own_rules(grants: &Grants) -> Vec<Rule<'_>> {
     let group = "coordination.k8s.io";
-    vec![
+    let mut leases = vec![&*grants.lease];
+    if grants.issues {
+        leases.push(&*grants.issuing_lease);
+    }
+    let mut rules = vec![
         Rule {
             why: "which replica writes; a name cannot be asked for before it exists",
             group,
@@ -145,7 +168,7 @@ fn own_rules(grants: &Grants) -> Vec<Rule<'_>> {
             why: "the same Lease, once it is there",
             group,
             resources: vec!["leases".to_owned()],
-            names: vec![&grants.lease],
+            names: leases,
             verbs: &["get", "update"],
         },
         Rule {
@@ -155,7 +178,25 @@ fn own_rules(grants: &Grants) -> Vec<Rule<'_>> {
             names: Vec::new(),
             verbs: &["list"],
         },
-    ]
+    ];
+    if grants.issues {
+        rules.push(secrets(
+            "accounts at issuers, orders and challenges",
+            &["get", "list", "watch", "create", "update", "delete"],
+        ));
+    }
+    rules
+}
+
+/// Any Secret of where the role is.
+fn secrets(why: &'static str, verbs: &'static [&'static str]) -> Rule<'static> {
+    Rule {
+        why,
+        group: "",
+        resources: vec![plural(Kind::Secret).to_owned()],
+        names: Vec::new(),
+        verbs,
+    }
 }
 
 /// A role and its binding; of the cluster if there is no namespace.
@@ -216,6 +257,7 @@ mod tests {
             namespace: "postern".into(),
             service_account: "postern".into(),
             lease: "postern".into(),
+            issuing_lease: "postern-acme".into(),
             ..Grants::default()
         }
     }
@@ -237,6 +279,38 @@ mod tests {
             ..grants()
         };
         assert_eq!(manifests(&all).matches("secrets\"]").count(), 1);
+    }
+
+    #[test]
+    fn who_gets_certificates_may_write_secrets_where_it_is_said() {
+        let everywhere = Grants {
+            issues: true,
+            ..grants()
+        };
+        let text = manifests(&everywhere);
+        assert_eq!(
+            text.matches("resources: [\"secrets\"]").count(),
+            2,
+            "{text}"
+        );
+        assert!(text.contains("resourceNames: [\"postern\", \"postern-acme\"]"));
+        let somewhere = Grants {
+            issues_in: vec!["shop".into()],
+            ..everywhere
+        };
+        let text = manifests(&somewhere);
+        let (cluster, rest) = text.split_once("kind: ClusterRoleBinding").unwrap();
+        assert!(!cluster.contains("secrets"), "{cluster}");
+        assert!(rest.contains("name: postern-certificates\n  namespace: shop"));
+        // Never a Secret that somebody else may want.
+        let fills = rest
+            .split("---")
+            .filter(|document| document.contains("namespace: shop"));
+        assert!(
+            fills
+                .into_iter()
+                .all(|document| !document.contains("delete"))
+        );
     }
 
     #[test]

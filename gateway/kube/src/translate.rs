@@ -12,6 +12,7 @@ mod annotation;
 mod backend;
 mod class;
 mod group;
+mod managed;
 mod memory;
 mod nginx;
 mod policy;
@@ -19,6 +20,7 @@ mod rules;
 mod seen;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use postern_core::config::KubernetesSpec;
 use postern_core::config::PolicySpec;
 use postern_core::config::problem::Severity;
 use postern_core::name::CertificateName;
+use postern_core::name::IssuerName;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 
@@ -40,6 +43,7 @@ use crate::object::Reason;
 use crate::record::Address;
 use crate::record::Ingress;
 use backend::Wish;
+pub use managed::ManagedSecret;
 use memory::Known;
 use memory::Memory;
 use nginx::Nginx;
@@ -73,6 +77,8 @@ pub struct Translation {
     pub addresses: Option<Vec<Address>>,
     /// The certificate for server names that no other covers.
     pub default_certificate: Option<CertificateName>,
+    /// Certificates that are to be got from issuers.
+    pub managed: BTreeMap<ObjectName, ManagedSecret>,
     /// Secrets and ConfigMaps that objects of ours name, whether they are there or not.
     pub wanted: BTreeSet<ObjectRef>,
 }
@@ -170,6 +176,8 @@ struct Owned<'c> {
     wish: Wish,
     /// What its annotations for ingress-nginx come to.
     nginx: Nginx,
+    /// What its certificates are got from; `None`: somebody else provides them.
+    issuer: Option<IssuerName>,
 }
 
 impl Owned<'_> {

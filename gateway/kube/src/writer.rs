@@ -95,7 +95,7 @@ pub async fn run(
     let leases = Api::<Lease>::namespaced(client.clone(), &writing.namespace);
     let (election, term) = Election::new(leases, &writing.lease, &writing.identity);
     let writer = Writer {
-        announcer: Announcer::new(&writing),
+        announcer: Announcer::new(&writing.controller, &writing.identity),
         client,
         writing,
         term,
@@ -118,6 +118,23 @@ pub async fn run(
         let _ = stopped.await;
     });
     tokio::join!(write, elect);
+}
+
+/// Tells what is wrong with objects, as Events on them, for as long as it is asked. `problems` are
+/// those at that moment, with the ids of the objects.
+pub async fn tell(
+    client: Client,
+    controller: &str,
+    identity: &str,
+    mut problems: impl FnMut() -> Vec<(ObjectProblem, Arc<str>)>,
+) {
+    let mut announcer = Announcer::new(controller, identity);
+    loop {
+        let now = problems();
+        announcer.hear_of(now.iter().map(|(problem, uid)| (problem, &**uid)));
+        announcer.announce(&client).await;
+        sleep(TICK).await;
+    }
 }
 
 struct Writer {

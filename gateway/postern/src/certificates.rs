@@ -5,7 +5,13 @@
 //! it, as bytes in memory: a renewal is one more change. The engine works once the gateway serves,
 //! since authorities look at its listeners, and once no other process has the folder: one that this
 //! process takes over from goes on until it ends, and until then its challenges are shown here too.
+//!
+//! With a cluster, there is no folder: one of all replicas gets certificates, see [`replica`]. What it
+//! gets for Ingresses is served as any Secret is that an Ingress names.
 
+mod peers;
+mod replica;
+mod secrets;
 mod show;
 pub mod text;
 pub mod view;
@@ -33,15 +39,21 @@ use postern_core::config::DnsSpec;
 use postern_core::config::IssuerSpec;
 use postern_core::config::Origins;
 use postern_core::config::Problem;
+use postern_core::config::kubernetes::NamespacedName;
 use postern_core::config::parse::Loaded;
+use postern_core::name::CertificateName;
 use postern_core::name::DnsSolverName;
 use postern_core::name::IssuerName;
+use postern_kube::source::State as ClusterState;
 use postern_proxy::Challenges;
 use postern_proxy::Gateway;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use self::replica::Replica;
 use self::show::OneMachine;
+use crate::cluster::Site;
 use crate::solver;
 use crate::solver::PluginDesk;
 
@@ -59,22 +71,37 @@ pub struct Certificates {
     desired: watch::Sender<Arc<Desired>>,
     issued: watch::Receiver<Arc<Issued>>,
     state: watch::Receiver<Arc<State>>,
+    /// With a cluster.
+    replica: Option<Arc<Replica>>,
     waiting: Mutex<Option<Waiting>>,
 }
 
 /// An engine that does not work yet.
-struct Waiting {
-    engine: Engine,
-    shared: Arc<Shared>,
-    store: DirectoryStore,
+enum Waiting {
+    Machine {
+        engine: Engine,
+        shared: Arc<Shared>,
+        store: DirectoryStore,
+    },
+    Replica(Engine),
 }
 
-/// An engine that works, or waits for the folder. Ends when dropped.
-pub struct Working(AbortHandle);
+/// An engine that works, or waits for its turn. Ends when dropped.
+pub enum Working {
+    Machine(AbortHandle),
+    /// Gives its Lease back first, which takes a moment.
+    Replica(Option<oneshot::Sender<()>>),
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.abort();
+        match self {
+            Self::Machine(task) => task.abort(),
+            Self::Replica(stop) => {
+                // One that has ended by itself does not hear it.
+                let _ = stop.take().map(|stop| stop.send(()));
+            }
+        }
     }
 }
 
@@ -102,24 +129,61 @@ impl Certificates {
         });
         let (desired, receiver) = watch::channel(Arc::default());
         let mut engine = Engine::new(Arc::clone(&shared), receiver);
-        let mut certificates = Self {
-            clock,
-            issuers: BTreeMap::new(),
-            dns: Default::default(),
-            desk: Arc::default(),
-            desired,
-            issued: engine.issued(),
-            state: engine.state(),
-            waiting: Mutex::new(None),
-        };
-        certificates.want(config);
+        let mut certificates = Self::new(clock, desired, engine.issued(), engine.state(), None);
+        certificates.want(config, None);
         engine.adopt().await;
-        certificates.waiting = Mutex::new(Some(Waiting {
+        certificates.waiting = Mutex::new(Some(Waiting::Machine {
             engine,
             shared,
             store,
         }));
         Ok(Some(certificates))
+    }
+
+    /// The same on a cluster, where nothing is kept on a disk.
+    pub async fn follow(
+        site: Site,
+        config: &Config,
+        state: Option<&ClusterState>,
+        challenges: Arc<Challenges>,
+    ) -> Self {
+        if config.runtime.state_dir.is_some() {
+            tracing::warn!("state-dir is not used: what has to be kept is kept in Secrets");
+        }
+        let clock = Clock::system();
+        let replica = Arc::new(Replica::new(site, challenges, clock.clone()));
+        let (desired, receiver) = watch::channel(Arc::default());
+        let engine = Engine::new(replica.shared(), receiver);
+        let issued = replica.issued();
+        let replica = Some(replica);
+        let mut certificates = Self::new(clock, desired, issued, engine.state(), replica);
+        certificates.want(config, state);
+        if let Some(replica) = &certificates.replica {
+            let desired = Arc::clone(&certificates.desired.borrow());
+            replica.adopt(&desired).await;
+        }
+        certificates.waiting = Mutex::new(Some(Waiting::Replica(engine)));
+        certificates
+    }
+
+    fn new(
+        clock: Clock,
+        desired: watch::Sender<Arc<Desired>>,
+        issued: watch::Receiver<Arc<Issued>>,
+        state: watch::Receiver<Arc<State>>,
+        replica: Option<Arc<Replica>>,
+    ) -> Self {
+        Self {
+            clock,
+            issuers: BTreeMap::new(),
+            dns: Default::default(),
+            desk: Arc::default(),
+            desired,
+            issued,
+            state,
+            replica,
+            waiting: Mutex::new(None),
+        }
     }
 
     /// Lets the engine work, and plugins of this gateway write records. `None` the second time.
@@ -129,12 +193,23 @@ impl Certificates {
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Ended by whoever holds what is returned.
-        let task = tokio::spawn(work(waiting.take()?));
-        Some(Working(task.abort_handle()))
+        Some(match waiting.take()? {
+            Waiting::Machine {
+                engine,
+                shared,
+                store,
+            } => Working::Machine(tokio::spawn(work(engine, shared, store)).abort_handle()),
+            Waiting::Replica(engine) => {
+                let (stop, stopped) = oneshot::channel();
+                let replica = Arc::clone(self.replica.as_ref()?);
+                tokio::spawn(replica.work(engine, self.desired.subscribe(), stopped));
+                Working::Replica(Some(stop))
+            }
+        })
     }
 
-    /// Gets what this configuration declares from now on, and nothing else.
-    pub fn want(&mut self, config: &Config) {
+    /// Gets what this configuration and this cluster declare from now on, and nothing else.
+    pub fn want(&mut self, config: &Config, state: Option<&ClusterState>) {
         let dns = (config.dns.clone(), config.dns_solvers.clone());
         let is_dns_same = self.dns == dns;
         self.dns = dns;
@@ -160,11 +235,38 @@ impl Certificates {
             hosts: spec.hosts.clone(),
             issuer: spec.issuer.clone(),
             fingerprint: fingerprint(config.issuers.get(&spec.issuer)),
+            secret: None,
+            is_missing: false,
         });
+        let mut jobs: Vec<Job> = jobs.collect();
+        let managed = state.iter().flat_map(|state| &state.translation.managed);
+        jobs.extend(managed.filter_map(|(secret, wanted)| {
+            // Names that the API server takes are names here too; the files come first.
+            let name = CertificateName::parse(&secret.to_string()).ok()?;
+            let is_free = !config.managed.contains_key(&name);
+            let issuer = fingerprint(config.issuers.get(&wanted.issuer));
+            is_free.then(|| Job {
+                name,
+                hosts: wanted.hosts.clone(),
+                issuer: wanted.issuer.clone(),
+                // What failed for some hosts may not for others.
+                fingerprint: issuer
+                    + &postern_acme::document::short_hash(&format!("{:?}", wanted.hosts)),
+                is_missing: !wanted.is_there,
+                secret: Some(NamespacedName {
+                    namespace: secret.namespace.to_string(),
+                    name: secret.name.to_string(),
+                }),
+            })
+        }));
         let desired = Desired {
-            jobs: jobs.collect(),
+            jobs,
             issuers: self.issuers.clone(),
         };
+        if let Some(replica) = &self.replica {
+            replica.expect(&desired);
+            replica.wanted_by(state);
+        }
         self.desired.send_if_modified(|current| {
             let is_same_issuer = |(a, b): (&Arc<Issuer>, &Arc<Issuer>)| Arc::ptr_eq(a, b);
             let is_same = current.jobs == desired.jobs
@@ -227,12 +329,7 @@ pub fn merge(files: &Loaded, issued: &Issued) -> Loaded {
     loaded
 }
 
-async fn work(waiting: Waiting) {
-    let Waiting {
-        engine,
-        shared,
-        store,
-    } = waiting;
+async fn work(mut engine: Engine, shared: Arc<Shared>, store: DirectoryStore) {
     let mut was_told = false;
     let _lock = loop {
         let tried = {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use postern_core::config::Config;
+use postern_core::config::kubernetes::ISSUING_LEASE;
 use postern_core::config::kubernetes::SecretScope;
 use postern_core::config::parse::Loaded;
 use postern_kube::ObjectProblem;
@@ -57,7 +58,24 @@ pub struct Cluster {
     report: watch::Receiver<Arc<Report>>,
     client: postern_kube::Client,
     writing: Writing,
+    peers: String,
     in_use: watch::Sender<Arc<[ObjectProblem]>>,
+}
+
+/// Where certificates are got.
+#[derive(Clone)]
+pub struct Site {
+    pub client: postern_kube::Client,
+    /// The gateway's own.
+    pub namespace: String,
+    /// Of this process alone.
+    pub identity: String,
+    /// Whose holder gets them.
+    pub lease: String,
+    /// Whom Events are from.
+    pub controller: String,
+    /// The Service of all gateways.
+    pub peers: String,
 }
 
 /// What the admin listener tells of the cluster.
@@ -95,6 +113,7 @@ impl Cluster {
             lease: spec.lease.clone(),
             controller: spec.controller.clone(),
         };
+        let peers = spec.peers.clone();
         let secrets = match spec.secrets {
             SecretScope::Named => SecretWatch::Named,
             SecretScope::Cluster => SecretWatch::Cluster,
@@ -114,6 +133,7 @@ impl Cluster {
             report,
             client,
             writing,
+            peers,
             in_use: watch::channel(Arc::default()).0,
         })
     }
@@ -149,6 +169,18 @@ impl Cluster {
 
     pub fn report(&self) -> Arc<Report> {
         Arc::clone(&self.report.borrow())
+    }
+
+    /// For who gets certificates.
+    pub fn site(&self) -> Site {
+        Site {
+            client: self.client.clone(),
+            namespace: self.writing.namespace.clone(),
+            identity: self.writing.identity.clone(),
+            lease: format!("{}{ISSUING_LEASE}", self.writing.lease),
+            controller: self.writing.controller.clone(),
+            peers: self.peers.clone(),
+        }
     }
 
     /// Starts to write back, as the replica that may does.

@@ -218,6 +218,16 @@ impl Start {
         })
     }
 
+    /// What the files alone declare.
+    pub fn files(&self) -> &Config {
+        &self.files.config
+    }
+
+    /// What is known of the cluster.
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_deref()
+    }
+
     pub fn config(&self) -> &Config {
         &self.loaded.config
     }
@@ -516,7 +526,8 @@ impl Control {
             self.start.state = next.state;
             self.start.issued = next.issued;
             if let Some(certificates) = &mut self.start.certificates {
-                certificates.want(&self.start.files.config);
+                let state = self.start.state.as_deref();
+                certificates.want(&self.start.files.config, state);
             }
             cluster::log_changes(&self.start.objects, &next.objects);
             self.start.objects = next.objects;

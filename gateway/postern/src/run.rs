@@ -262,8 +262,15 @@ async fn start(
         start.follow(cluster).await;
     }
     let challenges = compiler.challenges();
-    let certificates = Certificates::open(start.config(), start.origins(), challenges).await;
-    let certificates = certificates.map_err(|problem| Failure::Problems(vec![problem]))?;
+    let certificates = match start.cluster().map(Cluster::site) {
+        Some(site) => {
+            let (files, state) = (start.files(), start.state());
+            Some(Certificates::follow(site, files, state, challenges).await)
+        }
+        None => Certificates::open(start.config(), start.origins(), challenges)
+            .await
+            .map_err(|problem| Failure::Problems(vec![problem]))?,
+    };
     if let Some(certificates) = certificates {
         start.issue(certificates);
     }

@@ -42,6 +42,7 @@ mod worker;
 
 pub use challenges::ChallengeError;
 pub use challenges::Challenges;
+pub use challenges::LookUp;
 pub use gateway::EndpointHealth;
 pub use gateway::Gateway;
 pub use listener::listen;

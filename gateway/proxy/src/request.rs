@@ -155,6 +155,12 @@ async fn forward(
     if let Some(response) = challenge::own(&view.snapshot.challenges, &head) {
         return Ok(Answer::Response(response));
     }
+    if challenge::may_come(&view.snapshot, &head) {
+        let held = challenge::held(&view.snapshot.challenges, &worker.clock, &head);
+        if let Some(response) = Box::pin(held).await {
+            return Ok(Answer::Response(response));
+        }
+    }
     if !view.challengers.is_empty() && challenge::is_challenge(connection, &head) {
         let asked = challenge::answer(view, connection, head, client, version, record);
         head = match Box::pin(asked).await? {

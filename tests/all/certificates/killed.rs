@@ -146,6 +146,7 @@ async fn live(
         key_type: KeyType::EcdsaP256,
         profile: None,
         allowed: None,
+        namespaces: None,
         fallback: None,
         certificates_a_week: Some(50),
         reach: None,
@@ -159,6 +160,8 @@ async fn live(
             hosts: vec![Hostname::parse("shop.test").unwrap()],
             issuer: name.clone(),
             fingerprint: String::new(),
+            secret: None,
+            is_missing: false,
         }],
         issuers: [(name, issuer)].into(),
     };
@@ -169,9 +172,9 @@ async fn live(
     });
     // Kept: the engine ends when nobody wants anything any more.
     let (_desired, wanted) = watch::channel(Arc::new(desired));
-    let engine = Engine::new(shared, wanted);
+    let mut engine = Engine::new(shared, wanted);
     let mut issued = engine.issued();
-    let task = tokio::spawn(engine.run());
+    let task = tokio::spawn(async move { engine.run().await });
     let is_killed = timeout(LIMIT, async {
         tokio::select! {
             biased;

@@ -121,6 +121,7 @@ pub(super) fn spec(ca: &ScriptedCa, dir: &Scratch, name: &str) -> IssuerSpec {
         key_type: KeyType::EcdsaP256,
         profile: None,
         allowed: None,
+        namespaces: None,
         fallback: None,
         certificates_a_week: None,
         reach: None,
@@ -142,6 +143,8 @@ impl Life {
             hosts: vec![Hostname::parse(host).unwrap()],
             issuer: first.clone(),
             fingerprint: String::new(),
+            secret: None,
+            is_missing: false,
         });
         Self::run(now, Disk::default(), jobs.collect(), specs, dir)
     }

@@ -18,7 +18,9 @@ use postern_tests::certificates::dns;
 use postern_tests::certificates::issue;
 use postern_tests::certificates::plugin;
 use postern_tests::certificates::prove;
+use postern_tests::certificates::replicas;
 use postern_tests::certificates::second;
+use postern_tests::kubernetes::namespace;
 use tokio::time::Instant;
 use tokio::time::timeout;
 
@@ -27,6 +29,10 @@ type Scenario = fn() -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// How long one scenario may take; it is a debug build on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(150);
+/// The same for several gateways, with an API server between them.
+const LONG_PATIENCE: Duration = Duration::from_secs(420);
+/// What the names of those begin with.
+const LONG: &str = "three replicas";
 
 /// In the order in which they run, one after the other.
 const SCENARIOS: &[(&str, Scenario)] = &[
@@ -46,10 +52,25 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("a name that leads elsewhere", || {
         Box::pin(prove::elsewhere())
     }),
+    ("three replicas", || Box::pin(replicas::issued())),
+    ("three replicas, and others", || {
+        Box::pin(replicas::others::foreign())
+    }),
+    (
+        "three replicas, one killed",
+        || Box::pin(replicas::killed()),
+    ),
 ];
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    // Before there are threads: pods have addresses of their own, and a gateway has port 80.
+    let wanted = match namespace::enter() {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            eprintln!("test-certificates: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -64,8 +85,12 @@ fn main() -> ExitCode {
             continue;
         }
         let start = Instant::now();
-        let outcome = runtime.block_on(async { timeout(PATIENCE, scenario()).await });
-        let outcome = outcome.unwrap_or_else(|_| Err(format!("not over within {PATIENCE:?}")));
+        let patience = match name.starts_with(LONG) {
+            true => LONG_PATIENCE,
+            false => PATIENCE,
+        };
+        let outcome = runtime.block_on(async { timeout(patience, scenario()).await });
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("not over within {patience:?}")));
         let took = start.elapsed().as_secs_f32();
         match outcome {
             Ok(seen) => println!("{name:<28}{took:>6.1} s  {seen}"),

@@ -3,11 +3,16 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::Method;
 use http::Request;
+use http::Response;
 use http::StatusCode;
+use http::Version;
 use http::header;
+use http::request;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioIo;
@@ -80,6 +85,35 @@ impl Api {
         self.send(Method::DELETE, path, "", String::new())
             .await
             .map(|_| ())
+    }
+
+    /// Sends somebody else's request as this client's own.
+    pub async fn forward(
+        &self,
+        parts: request::Parts,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, String> {
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::builder()
+            .method(parts.method)
+            .uri(format!("https://{}{path}", self.addr))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        for name in [header::CONTENT_TYPE, header::ACCEPT] {
+            if let Some(value) = parts.headers.get(&name) {
+                request = request.header(name, value);
+            }
+        }
+        let request = request
+            .body(full(body))
+            .map_err(|error| error.to_string())?;
+        let mut sender = self.sender.clone();
+        sender.ready().await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| error.to_string())?;
+        let (mut parts, body) = response.into_parts();
+        parts.version = Version::HTTP_11;
+        parts.headers.remove(header::TRANSFER_ENCODING);
+        Ok(Response::from_parts(parts, body))
     }
 
     /// `Err` is a connection that broke or a status that is no success, with what was said.

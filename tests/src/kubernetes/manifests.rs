@@ -8,9 +8,10 @@ use super::ApiServer;
 use super::site::root;
 
 /// Every folder of manifests below `config/kubernetes`.
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 6] = [
     "base",
     "overlays/all-secrets",
+    "overlays/issuers",
     "overlays/load-balancer",
     "overlays/node-port",
     "overlays/webhook",
@@ -26,7 +27,7 @@ const VARIANTS: [&[&str]; 5] = [
     ],
     &[
         "--set",
-        "allSecrets=true,ingressClass.isDefault=true,extraArgs={--log-level=debug}",
+        "allSecrets=true,issuers=true,ingressClass.isDefault=true,extraArgs={--log-level=debug}",
     ],
     &[
         "--set",

@@ -73,4 +73,6 @@ pub enum Action {
     Renew(Seconds),
     /// The issuer is not known.
     Nothing,
+    /// Whatever it is, another replica does it.
+    Elsewhere,
 }

@@ -60,6 +60,11 @@ pub(super) async fn run(shared: &Shared, task: Task) -> Done {
         }
     };
     if let Some(certificate) = &task.certificate
+        && is_over(&kept, certificate)
+    {
+        return tidy(shared, &task, kept).await;
+    }
+    if let Some(certificate) = &task.certificate
         && let Some(asked) = ask(shared, &task, certificate, &kept).await
     {
         return Done {
@@ -69,6 +74,35 @@ pub(super) async fn run(shared: &Shared, task: Task) -> Done {
         };
     }
     order(shared, task, kept).await
+}
+
+/// Whether an order has led to this certificate, and a process was killed before it said so.
+pub(super) fn is_over(kept: &OrderDocument, certificate: &CertificateDocument) -> bool {
+    !kept.key.is_empty() && kept.key == certificate.key
+}
+
+async fn tidy(shared: &Shared, task: &Task, kept: OrderDocument) -> Done {
+    let mut attempt = Attempt {
+        shared,
+        job: &task.job,
+        issuer: &task.issuer,
+        name: &task.name,
+        kept,
+        current: task.certificate.as_deref(),
+    };
+    if let Err(failure) = attempt.tidy().await {
+        let detail = failure.message;
+        tracing::warn!(
+            certificate = task.name,
+            detail,
+            "an order that is over is not forgotten"
+        );
+    }
+    Done {
+        order: attempt.kept,
+        certificate: None,
+        counted: None,
+    }
 }
 
 /// Asks the authority when it wants the certificate renewed, if it is time to ask and not yet to

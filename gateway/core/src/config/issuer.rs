@@ -40,6 +40,8 @@ pub struct IssuerSpec {
     pub profile: Option<String>,
     /// `None`: every name.
     pub allowed: Option<Vec<Hostname>>,
+    /// Whose Ingresses may name it; `None`: those of every namespace.
+    pub namespaces: Option<Vec<String>>,
     pub fallback: Option<IssuerName>,
     /// New certificates in seven days for one registered domain; `None`: no limit.
     pub certificates_a_week: Option<u32>,
@@ -59,6 +61,12 @@ impl IssuerSpec {
         self.allowed
             .as_ref()
             .is_none_or(|allowed| allowed.iter().any(is_in))
+    }
+
+    /// Whether an Ingress of this namespace may name it.
+    pub fn serves(&self, namespace: &str) -> bool {
+        let namespaces = self.namespaces.as_ref();
+        namespaces.is_none_or(|known| known.iter().any(|known| known == namespace))
     }
 }
 
@@ -166,6 +174,7 @@ mod tests {
             key_type: KeyType::default(),
             profile: None,
             allowed: Some(allowed.to_vec()),
+            namespaces: None,
             fallback: None,
             certificates_a_week: None,
             reach: None,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::hostname::Hostname;
+use crate::name::IssuerName;
 
 /// The `spec.controller` of the IngressClasses that are served.
 pub const DEFAULT_CONTROLLER: &str = "postern.dev/ingress-controller";
@@ -12,6 +13,10 @@ pub const DEFAULT_CLASS: &str = "postern";
 
 /// The Lease whose holder writes to the cluster.
 pub const DEFAULT_LEASE: &str = "postern";
+/// What is put behind its name for the Lease whose holder gets certificates.
+pub const ISSUING_LEASE: &str = "-acme";
+/// The headless Service of all gateways.
+pub const DEFAULT_PEERS: &str = "postern-peers";
 
 /// What is taken from a cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +41,10 @@ pub struct KubernetesSpec {
     pub secrets: SecretScope,
     /// The Lease, in the gateway's own namespace, whose holder writes.
     pub lease: String,
+    /// What Ingresses get certificates from that name no issuer.
+    pub issuer: Option<IssuerName>,
+    /// A headless Service of the gateway's own namespace.
+    pub peers: String,
 }
 
 impl Default for KubernetesSpec {
@@ -53,6 +62,8 @@ impl Default for KubernetesSpec {
             plugin_dir: None,
             secrets: SecretScope::default(),
             lease: DEFAULT_LEASE.to_owned(),
+            issuer: None,
+            peers: DEFAULT_PEERS.to_owned(),
         }
     }
 }

@@ -25,6 +25,8 @@ use super::Meta;
 use super::service::CA_KEY;
 use crate::read::At;
 use crate::read::Findings;
+use crate::secrets::MANAGED_BY;
+use crate::secrets::OURS;
 
 const TLS: &str = "kubernetes.io/tls";
 pub(crate) const TLS_CERT: &str = "tls.crt";
@@ -35,6 +37,8 @@ pub struct Secret {
     pub meta: Meta,
     /// `type`.
     pub kind: Arc<str>,
+    /// Whether the gateway itself keeps it.
+    pub is_ours: bool,
     /// Absent if it is no TLS Secret.
     pub tls: Option<TlsPair>,
     /// Of a TLS Secret only `ca.crt`, which is no secret.
@@ -67,6 +71,7 @@ pub struct TlsPair {
 
 pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Option<Secret> {
     let kind = object.key("type").arc(findings).unwrap_or_default();
+    let is_ours = object.value()["metadata"]["labels"][MANAGED_BY].as_str() == Some(OURS);
     let data = object.key("data");
     let plain = object.key("stringData");
     let mut values: BTreeMap<Arc<str>, Held> = BTreeMap::new();
@@ -111,6 +116,7 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
     Some(Secret {
         meta,
         kind,
+        is_ours,
         tls,
         values,
     })

@@ -8,7 +8,7 @@ use crate::object::Reason;
 const OURS: &str = "postern.dev/";
 pub(super) const NGINX: &str = "nginx.ingress.kubernetes.io/";
 /// Ours.
-const KNOWN: [&str; 2] = ["endpoints", "policies"];
+const KNOWN: [&str; 3] = ["endpoints", "issuer", "policies"];
 /// Of ingress-nginx: beginnings of those that decide who may pass. An application behind one of
 /// them would be open to everybody if it were ignored.
 const GUARDS: [&str; 9] = [

@@ -63,6 +63,7 @@ impl<'c> Pass<'c> {
             },
             policies: self.policies_of(name, ingress, class.policies.as_deref(), &nginx),
             nginx,
+            issuer: self.issuer_of(name, ingress),
         })
     }
 

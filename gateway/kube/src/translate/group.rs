@@ -13,6 +13,7 @@ use super::Owned;
 use super::Pass;
 use super::Piece;
 use super::Status;
+use super::managed::ManagedSecret;
 use super::rules::Fallback;
 use super::rules::Host;
 use super::rules::hosts_of;
@@ -50,6 +51,7 @@ pub(super) struct Group {
     pub(super) hosts: Vec<Option<Hostname>>,
     pub(super) routes: Vec<Arc<RouteSpec>>,
     pub(super) served: Served,
+    pub(super) managed: Vec<(ObjectName, ManagedSecret)>,
     /// What answers for hosts that nobody names, if one of them says so.
     pub(super) everywhere: Option<Fallback>,
     pub(super) statuses: Vec<Arc<Status>>,
@@ -70,6 +72,7 @@ impl<'c> Pass<'c> {
             .collect();
         let (routes, hosts) = self.routes(&owned, everywhere);
         let served = self.certificates(&owned, &hosts);
+        let managed = self.managed(&owned, &hosts);
         let everywhere = hosts.everywhere;
         let mut piece = std::mem::take(&mut self.out);
         piece.sort();
@@ -83,6 +86,7 @@ impl<'c> Pass<'c> {
             hosts: hosts.into_iter().map(Option::<&_>::cloned).collect(),
             routes: routes.into_iter().map(Arc::new).collect(),
             served,
+            managed,
             everywhere,
             statuses: owned
                 .iter()

@@ -30,6 +30,7 @@ use super::group::Age;
 use super::group::Group;
 use super::group::Member;
 use super::group::groups;
+use super::managed;
 use super::policy::Made;
 use super::rules::Fallback;
 use super::rules::Host;
@@ -316,6 +317,7 @@ impl Memory {
         } = &pass.known;
         let mut config = Config::default();
         let mut served = Served::new();
+        let mut managed = BTreeMap::new();
         let mut problems: Vec<ObjectProblem> = pass.cluster.problems().cloned().collect();
         problems.extend(self.of_classes.iter().cloned());
         problems.extend(of_default.problems);
@@ -325,6 +327,9 @@ impl Memory {
             for (name, spec) in &group.piece.own {
                 config.policies.insert(name.clone(), spec.clone());
                 config.expendable.insert(name.clone());
+            }
+            for (secret, wanted) in &group.managed {
+                managed::add(&mut managed, secret, wanted, &mut problems);
             }
             for (secret, hosts) in &group.served {
                 let all = served.entry(secret.clone()).or_default();
@@ -361,6 +366,7 @@ impl Memory {
             addresses: pass.addresses(),
             default_certificate: default
                 .and_then(|secret| CertificateName::parse(&secret.to_string()).ok()),
+            managed,
             wanted,
         }
     }

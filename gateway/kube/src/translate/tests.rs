@@ -3,6 +3,7 @@
 mod again;
 mod backends;
 mod isolation;
+mod managed;
 mod nginx;
 mod order;
 mod paths;

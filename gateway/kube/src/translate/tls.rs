@@ -97,8 +97,11 @@ impl<'c> Pass<'c> {
         let at = format!("spec.tls[{index}]");
         let secret = owned.name.beside(secret);
         self.wants(Kind::Secret, &secret);
+        // What is got from an issuer is on its way, and how that does is said elsewhere.
+        let is_managed = self.is_managed(owned, &secret);
         let pair = match self.pair(&secret) {
             Ok(pair) => pair,
+            Err(_) if is_managed => return,
             Err(fault) => {
                 self.problem(owned.object(), format!("{at}.secretName"), fault);
                 return;
@@ -133,6 +136,9 @@ impl<'c> Pass<'c> {
                 let message = format!("the host '{host}' belongs to {owner}");
                 Some(Fault::error(Reason::Conflict, message))
             } else if !pair.names.iter().any(|name| covers(name, host)) {
+                if is_managed {
+                    continue;
+                }
                 let names: Vec<_> = pair.names.iter().map(ToString::to_string).collect();
                 let message = format!("the certificate is not for the host '{host}'");
                 let help = format!("it is for {}", names.join(", "));

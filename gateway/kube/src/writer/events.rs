@@ -17,9 +17,9 @@ use kube::Client;
 use kube::api::PostParams;
 use tokio::time::Instant;
 
-use super::Writing;
 use super::pace::Pace;
 use crate::object::ObjectProblem;
+use crate::object::Reason;
 use crate::source::State;
 
 /// Events a second, and as many at once as follow.
@@ -58,11 +58,11 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    pub(super) fn new(writing: &Writing) -> Self {
-        let mut instance = writing.identity.clone();
+    pub(super) fn new(controller: &str, identity: &str) -> Self {
+        let mut instance = identity.to_owned();
         instance.truncate(MAX_INSTANCE);
         Self {
-            controller: writing.controller.clone(),
+            controller: controller.to_owned(),
             instance,
             known: BTreeMap::new(),
             uids: BTreeMap::new(),
@@ -72,12 +72,19 @@ impl Announcer {
 
     /// Takes note of what is wrong now.
     pub(super) fn hear(&mut self, state: &State, in_use: &[ObjectProblem]) {
+        let problems = state.translation.problems.iter().chain(in_use);
+        // What is wrong with an object that is not ours is told on the one of ours that names it.
+        let ours = problems.filter_map(|problem| Some((problem, &**state.uid(&problem.object)?)));
+        self.hear_of(ours);
+    }
+
+    /// The same of objects whose ids are known.
+    pub(super) fn hear_of<'p>(
+        &mut self,
+        problems: impl Iterator<Item = (&'p ObjectProblem, &'p str)>,
+    ) {
         let now = Instant::now();
-        for problem in state.translation.problems.iter().chain(in_use) {
-            // What is wrong with an object that is not ours is told on the one of ours that names it.
-            let Some(uid) = state.uid(&problem.object) else {
-                continue;
-            };
+        for (problem, uid) in problems {
             let is_full = self.known.len() >= MAX_KNOWN;
             match self.known.get_mut(problem) {
                 Some(known) => known.last = now,
@@ -152,7 +159,7 @@ impl Announcer {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
-            action: Some("Translate".to_owned()),
+            action: Some(action(problem).to_owned()),
             reason: Some(problem.reason.as_str().to_owned()),
             note: Some(note),
             type_: Some("Warning".to_owned()),
@@ -168,6 +175,14 @@ impl Announcer {
             }),
             ..Event::default()
         }
+    }
+}
+
+/// What was being done.
+fn action(problem: &ObjectProblem) -> &'static str {
+    match problem.reason {
+        Reason::NotIssued(_) => "Issue",
+        _ => "Translate",
     }
 }
 

@@ -17,15 +17,22 @@ impl OneMachine {
         Self { challenges }
     }
 
-    fn put(&self, challenge: &Challenge) -> Result<(), String> {
+    pub(super) fn forget(&self, token: &str) {
+        self.challenges.hide(token);
+    }
+
+    pub(super) fn put(&self, challenge: &Challenge) -> Result<(), String> {
         let (token, host) = (&challenge.token, &challenge.host);
         let shown = match challenge.kind {
             ChallengeKind::Http01 => self.challenges.show_token(token, &challenge.authorization),
             ChallengeKind::TlsAlpn01 => {
                 let (certificate, key) =
                     challenge.certificate().map_err(|error| error.to_string())?;
-                self.challenges
-                    .show_certificate(token, host, certificate, key)
+                let shown = self
+                    .challenges
+                    .show_certificate(token, host, certificate, key);
+                // For whoever asks whether it is shown.
+                shown.and_then(|()| self.challenges.show_token(token, &challenge.authorization))
             }
             // Nobody asks a listener for it.
             ChallengeKind::Dns01 | ChallengeKind::DnsPersist01 => Ok(()),

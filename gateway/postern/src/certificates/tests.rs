@@ -303,13 +303,14 @@ fn a_change_that_changes_nothing_wants_nothing_new() {
         desired,
         issued: shared.1,
         state: watch::channel(Arc::default()).1,
+        replica: None,
         waiting: Mutex::new(None),
     };
-    certificates.want(&loaded(text).config);
+    certificates.want(&loaded(text).config, None);
     assert!(receiver.has_changed().unwrap());
     receiver.mark_unchanged();
-    certificates.want(&loaded(text).config);
+    certificates.want(&loaded(text).config, None);
     assert!(!receiver.has_changed().unwrap());
-    certificates.want(&loaded(&text.replace("a.test", "b.test")).config);
+    certificates.want(&loaded(&text.replace("a.test", "b.test")).config, None);
     assert!(receiver.has_changed().unwrap());
 }

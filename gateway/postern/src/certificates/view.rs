@@ -73,7 +73,16 @@ pub fn all(
         views.insert(view.name.clone(), view);
     }
     for status in &state.certificates {
-        let view = own(status, now);
+        let mut view = own(status, now);
+        let of_cluster = views.remove(&view.name);
+        if let Some(served) = of_cluster.filter(|_| status.action == Action::Elsewhere) {
+            view.served_from = served.served_from;
+            view.not_before = served.not_before;
+            view.not_after = served.not_after;
+            view.seconds_left = served.seconds_left;
+            let is_well = served.reason.as_deref() == Some(Reason::ExternallyManaged.as_str());
+            view.reason = served.reason.filter(|_| !is_well);
+        }
         views.insert(view.name.clone(), view);
     }
     for (name, spec) in &config.managed {
@@ -154,7 +163,7 @@ fn own(status: &CertificateStatus, now: Seconds) -> CertificateView {
     let (action, at) = match status.action {
         Action::Order => (Some("order"), Some(status.at)),
         Action::Renew(at) => (Some("renew"), Some(at)),
-        Action::Nothing => (None, None),
+        Action::Nothing | Action::Elsewhere => (None, None),
     };
     let trouble = status.trouble.as_ref();
     let mut view = CertificateView {

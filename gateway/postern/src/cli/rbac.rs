@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use postern_core::config::kubernetes::DEFAULT_LEASE;
+use postern_core::config::kubernetes::ISSUING_LEASE;
 use postern_kube::ObjectName;
 use postern_kube::rbac::Grants;
 use postern_kube::rbac::manifests;
@@ -34,10 +35,20 @@ pub(super) struct Args {
     /// Let every Secret of the cluster be read
     #[arg(long)]
     all_secrets: bool,
+    /// Let certificates be got from issuers: accounts and orders are kept in Secrets of the gateway's
+    /// own namespace, and certificates in those that Ingresses name
+    #[arg(long)]
+    issuers: bool,
+    /// Let only Ingresses of this namespace get certificates; repeat it for more
+    #[arg(long = "issue-in", value_name = "NAMESPACE", requires = "issuers")]
+    issue_in: Vec<String>,
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
     let grants = Grants {
+        issuing_lease: format!("{}{ISSUING_LEASE}", args.lease),
+        issues: args.issuers,
+        issues_in: args.issue_in,
         namespace: args.namespace,
         service_account: args.service_account,
         lease: args.lease,

@@ -26,6 +26,7 @@ pub(super) fn issuer(spec: &IssuerSpec) -> Value {
         ("key-type", json!(spec.key_type.as_str())),
         ("profile", json!(spec.profile)),
         ("allowed", json!(spec.allowed.as_deref().map(texts))),
+        ("namespaces", json!(spec.namespaces)),
         (
             "fallback",
             json!(spec.fallback.as_ref().map(ToString::to_string)),

@@ -54,5 +54,10 @@ pub(super) fn kubernetes(spec: &KubernetesSpec) -> Value {
             }),
         ),
         ("lease", json!(spec.lease)),
+        (
+            "issuer",
+            json!(spec.issuer.as_ref().map(ToString::to_string)),
+        ),
+        ("peers", json!(spec.peers)),
     ])
 }

@@ -8,6 +8,7 @@ use http::Response;
 use http::StatusCode;
 use http::Version;
 use http::header;
+use postern_core::config::route::PathMatch;
 use postern_core::request::RequestHead;
 use postern_wasm::Exchange;
 
@@ -15,11 +16,13 @@ use super::policies::introduce;
 use crate::access_log::AccessRecord;
 use crate::body::ResponseBody;
 use crate::challenges::Challenges;
+use crate::clock::Clock;
 use crate::connection::Connection;
 use crate::error::ProxyError;
 use crate::policy::Policy;
 use crate::policy::failed;
 use crate::response;
+use crate::snapshot::Snapshot;
 use crate::worker::View;
 
 const PREFIX: &str = "/.well-known/acme-challenge/";
@@ -43,6 +46,33 @@ pub(super) fn is_challenge(connection: &Connection, head: &RequestHead) -> bool 
 pub(super) fn own(challenges: &Challenges, head: &RequestHead) -> Option<Response<ResponseBody>> {
     let token = token(head).filter(|_| head.method == Method::GET)?;
     challenges.answer(token).map(answered)
+}
+
+/// Whether it is for a token that another replica may have just begun to show. A rule for challenges,
+/// such as that of another program that gets certificates, answers for tokens that are not ours.
+pub(super) fn may_come(snapshot: &Snapshot, head: &RequestHead) -> bool {
+    let is_asked = head.method == Method::GET && token(head).is_some();
+    if !is_asked || !snapshot.challenges.is_expected(head.authority.host()) {
+        return false;
+    }
+    let rule = snapshot.routes.find(head);
+    let rule = rule.and_then(|id| snapshot.rule(id));
+    !rule.is_some_and(|rule| match &rule.spec().matches.path {
+        PathMatch::Exact(path) | PathMatch::Prefix(path) => {
+            path.starts_with(PREFIX.trim_end_matches('/'))
+        }
+        PathMatch::Regex(_) => false,
+    })
+}
+
+/// The answer to a token that comes late; `None` if it does not come.
+pub(super) async fn held(
+    challenges: &Challenges,
+    clock: &Clock,
+    head: &RequestHead,
+) -> Option<Response<ResponseBody>> {
+    let answer = challenges.hold(token(head)?, clock).await;
+    answer.map(answered)
 }
 
 fn answered(text: Bytes) -> Response<ResponseBody> {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use super::FileReader;
 use super::Kind;
 use super::Reading;
+use super::kubernetes::object_name;
 use super::raw::At;
 use super::raw::RawCertificate;
 use super::raw::RawChallengeKind;
@@ -63,6 +64,17 @@ impl FileReader<'_> {
                 .filter_map(|text| self.text(text, "domain", domain))
                 .collect()
         });
+        let namespaces = raw.namespaces.as_ref().map(|namespaces| {
+            if namespaces.is_empty() {
+                let message = "an issuer that no namespace may name is for files alone".to_owned();
+                let help = "name them: namespaces = [\"shop\"]; or leave the key out for all";
+                self.error_with_help(namespaces.span(), message, help);
+            }
+            let namespaces = namespaces.iter();
+            namespaces
+                .filter_map(|text| self.text(text, "namespace", object_name))
+                .collect()
+        });
         let fallback = raw.fallback.as_ref();
         if let Some(text) = fallback.filter(|text| ***text == *name) {
             let message = format!("the issuer '{name}' cannot stand in for itself");
@@ -90,6 +102,7 @@ impl FileReader<'_> {
                 },
                 profile,
                 allowed,
+                namespaces,
                 fallback,
                 certificates_a_week,
                 reach,
@@ -292,6 +305,8 @@ impl Reading {
         }
         if let Some(name) = self.config.managed.keys().next()
             && self.config.runtime.state_dir.is_none()
+            // With a cluster, it is kept in Secrets.
+            && self.config.kubernetes.is_none()
         {
             let origin = self.origins.find(&format!("certificates.{name}"));
             let message = "there is nowhere to keep what an issuer delivers";

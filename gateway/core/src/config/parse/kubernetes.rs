@@ -3,18 +3,21 @@
 use std::net::IpAddr;
 
 use super::FileReader;
+use super::Kind;
 use super::raw::At;
 use super::raw::RawEndpointMode;
 use super::raw::RawKubernetes;
 use super::raw::RawSecretScope;
 use crate::config::kubernetes::DEFAULT_CONTROLLER;
 use crate::config::kubernetes::DEFAULT_LEASE;
+use crate::config::kubernetes::DEFAULT_PEERS;
 use crate::config::kubernetes::EndpointMode;
 use crate::config::kubernetes::KubernetesSpec;
 use crate::config::kubernetes::NamespacedName;
 use crate::config::kubernetes::Publish;
 use crate::config::kubernetes::SecretScope;
 use crate::hostname::Hostname;
+use crate::name::IssuerName;
 
 impl FileReader<'_> {
     pub(super) fn kubernetes(&mut self, raw: &RawKubernetes) {
@@ -39,6 +42,9 @@ impl FileReader<'_> {
         let trusted_namespaces = texts(&raw.trusted_namespaces, "namespace");
         let lease = raw.lease.as_slice();
         let lease = texts(lease, "name of a Lease").pop();
+        let peers = texts(raw.peers.as_slice(), "name of a Service").pop();
+        let issuer = raw.issuer.as_ref();
+        let issuer = issuer.and_then(|text| self.reference(Kind::Issuer, text, IssuerName::parse));
         let external_names = raw.external_names.iter();
         let external_names = external_names
             .filter_map(|text| self.text(text, "host name", Hostname::parse))
@@ -86,12 +92,14 @@ impl FileReader<'_> {
                 Some(RawSecretScope::Cluster) => SecretScope::Cluster,
             },
             lease: lease.unwrap_or_else(|| DEFAULT_LEASE.to_owned()),
+            issuer,
+            peers: peers.unwrap_or_else(|| DEFAULT_PEERS.to_owned()),
         });
     }
 }
 
 /// The name of an object (RFC 1123), as far as it matters here.
-fn object_name(text: &str) -> Result<String, &'static str> {
+pub(super) fn object_name(text: &str) -> Result<String, &'static str> {
     let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_sound = !text.is_empty()
         && text.len() <= 253

@@ -34,6 +34,8 @@ pub(in crate::config) struct RawIssuer {
     /// Domains that names have to be in: "example.edu" allows itself and everything below it.
     /// Default: every name.
     pub allowed: Option<At<Vec<Text>>>,
+    /// Namespaces of a cluster whose Ingresses may name this issuer. Default: every one.
+    pub namespaces: Option<At<Vec<Text>>>,
     /// The name of the issuer that is asked when this one has failed for a day and less than a
     /// sixth of a certificate's life is left. Default: none.
     pub fallback: Option<Text>,

@@ -46,9 +46,16 @@ pub(in crate::config) struct RawKubernetes {
     /// RBAC may allow single ones; up to 256 of them. "cluster": all at once, which takes the right to
     /// read all. Default: "named".
     pub secrets: Option<RawSecretScope>,
-    /// The Lease, in the gateway's own namespace, whose holder writes statuses and Events. Default:
-    /// "postern".
+    /// The Lease, in the gateway's own namespace, whose holder writes statuses and Events. The holder
+    /// of the one with `-acme` behind that name gets certificates from issuers. Default: "postern".
     pub lease: Option<Text>,
+    /// The issuer that certificates for the `tls` of Ingresses are got from where the annotation
+    /// `postern.dev/issuer` names none. Default: none, somebody else provides those Secrets.
+    pub issuer: Option<Text>,
+    /// The headless Service, in the gateway's own namespace, by which the replica that orders
+    /// certificates finds the others, to see that all of them answer an authority. Default:
+    /// "postern-peers".
+    pub peers: Option<Text>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
