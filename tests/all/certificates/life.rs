@@ -175,13 +175,13 @@ impl Life {
             jobs,
         };
         let (desired, wanted) = watch::channel(Arc::new(desired));
-        let engine = Engine::new(shared, wanted);
+        let mut engine = Engine::new(shared, wanted);
         Self {
             now,
             disk,
             desired,
             state: engine.state(),
-            task: tokio::spawn(engine.run()),
+            task: tokio::spawn(async move { engine.run().await }),
             specs,
             dir,
         }

@@ -54,7 +54,7 @@ pub async fn bind() -> Outcome {
         return Err(format!("{orders} orders for two certificates"));
     }
     // A wildcard stands for one label.
-    let deep = format!("x.{foo}");
+    let deep = format!("x.{sub}");
     let root = site.pebble.root().await?;
     if handshake(site.https, &root, &deep).await.is_ok() {
         return Err(format!("{deep} is served by a wildcard"));
