@@ -94,7 +94,7 @@ test-kubernetes: build
 	$(TARGET)/debug/test-kubernetes
 
 # Certificates from Pebble and with real DNS servers, by the built program.
-test-certificates: build
+test-certificates: build guests
 	tests/certificates/setup.sh
 	$(TARGET)/debug/test-certificates
 

@@ -1,7 +1,11 @@
 //! Certificates that the gateway gets for itself, from an authority that does as it is told.
 
 mod days;
+mod faults;
+mod held;
 mod killed;
+mod life;
+mod private;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,8 +42,19 @@ struct Site {
 
 impl Site {
     async fn start(script: Script, issuer: &str) -> Self {
+        Self::start_for(script, issuer, &["shop.test"]).await
+    }
+
+    async fn start_for(script: Script, issuer: &str, hosts: &[&str]) -> Self {
+        let mut site = Self::prepare(script, issuer, hosts).await;
+        site.run().await;
+        site
+    }
+
+    /// All but the gateway.
+    async fn prepare(script: Script, issuer: &str, hosts: &[&str]) -> Self {
         let ca = ScriptedCa::start(script).await;
-        let mut site = Self {
+        let site = Self {
             dir: Scratch::new(),
             http: free_addr(),
             https: free_addr(),
@@ -54,7 +69,7 @@ impl Site {
              admin.bind = \"{}\"\nlisteners.http.bind = \"{}\"\n\
              listeners.https = {{ bind = \"{}\", tls = {{}} }}\n\
              [issuers.ca]\ndirectory = \"{}\"\nca-file = \"ca.pem\"\n{issuer}\n\
-             [certificates.shop]\nissuer = \"ca\"\nhosts = [\"shop.test\"]\n\
+             [certificates.shop]\nissuer = \"ca\"\nhosts = {hosts:?}\n\
              [[routes]]\nrules = [{{ redirect = {{ scheme = \"https\" }} }}]\n",
             site.admin,
             site.http,
@@ -62,13 +77,17 @@ impl Site {
             site.ca.directory(),
         );
         site.dir.write("postern.toml", text);
-        site.run().await;
         site
     }
 
     async fn run(&mut self) {
+        self.run_at("info").await;
+    }
+
+    async fn run_at(&mut self, level: &str) {
         let path = self.dir.path().join("postern.toml").display().to_string();
         let arguments = ["run", "--config", &path, "--accept-for", "0s"];
+        let arguments = [&arguments[..], &["--log-level", level]].concat();
         let mut program = Program::start(&process::postern().unwrap(), &arguments, false).unwrap();
         program.ready(self.admin, LIMIT).await.unwrap();
         self.program = Some(program);
@@ -85,24 +104,34 @@ impl Site {
             .unwrap_or_default()
     }
 
-    /// What `/certs` says of the certificate.
-    async fn certificate(&self) -> Value {
-        let reply = client::get(self.admin, &self.admin.to_string(), "/certs").await;
-        let all: Value = serde_json::from_str(&reply.text()).unwrap();
-        all["certificates"][0].clone()
+    /// What the admin listener says.
+    async fn asked(&self, path: &str) -> String {
+        let reply = client::get(self.admin, &self.admin.to_string(), path).await;
+        reply.text()
+    }
+
+    /// What `/certs` says.
+    async fn certificates(&self) -> Vec<Value> {
+        let all: Value = serde_json::from_str(&self.asked("/certs").await).unwrap();
+        all["certificates"].as_array().cloned().unwrap_or_default()
     }
 
     /// Waits until it is so.
     async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until_all(what, wanted).await.swap_remove(0)
+    }
+
+    /// Waits until it is so of every certificate.
+    async fn until_all(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
         let end = Instant::now() + LIMIT;
         loop {
-            let certificate = self.certificate().await;
-            if wanted(&certificate) {
-                return certificate;
+            let certificates = self.certificates().await;
+            if !certificates.is_empty() && certificates.iter().all(&wanted) {
+                return certificates;
             }
             assert!(
                 Instant::now() < end,
-                "{what}: {certificate:#}\n{}",
+                "{what}: {certificates:#?}\n{}",
                 self.log()
             );
             sleep(POLL).await;
@@ -331,4 +360,25 @@ async fn what_was_not_asked_for_is_not_served() {
             .contains("does not name shop.test")
     );
     site.is_served().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_stops_orders_and_no_handshake() {
+    let script = Script {
+        life: 24,
+        ..Script::default()
+    };
+    let site = Site::start(script, "").await;
+    site.until("issued", |certificate| certificate["served_from"] == "ca")
+        .await;
+    let orders = site.ca.counts().orders;
+    let folder = site.dir.path().join("state/order");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::write(&folder, "").unwrap();
+    let certificate = site.has_reason("StorageFailed").await;
+    assert_eq!(certificate["served_from"], "ca", "{certificate:#}");
+    let message = certificate["message"].as_str().unwrap();
+    assert!(message.contains("state/order/shop.test.json"), "{message}");
+    site.is_served().await.unwrap();
+    assert_eq!(site.ca.counts().orders, orders);
 }

@@ -45,6 +45,7 @@ fn every_toml_block_of_the_readmes_is_a_configuration() {
     let mut documents = vec![root().join("README.md")];
     documents.extend(files(&root().join("examples"), "md"));
     documents.extend(files(&root().join("plugins"), "md"));
+    documents.extend(files(&root().join("config"), "md"));
     let mut blocks = 0;
     for document in documents {
         let text = fs::read_to_string(&document).unwrap();
@@ -56,6 +57,14 @@ fn every_toml_block_of_the_readmes_is_a_configuration() {
         }
     }
     assert!(blocks > 0);
+}
+
+#[test]
+fn every_reason_for_no_certificate_is_documented() {
+    let text = fs::read_to_string(root().join("config/certificates.md")).unwrap();
+    for reason in postern_acme::Reason::ALL {
+        assert!(text.contains(&format!("\n| `{reason}` | ")), "{reason}");
+    }
 }
 
 #[test]

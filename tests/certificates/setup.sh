@@ -37,14 +37,19 @@ done
 "$root/tests/kubernetes/setup.sh"
 command -v python3 >/dev/null 2>&1 || install python3
 python3 -c 'import venv, ensurepip' 2>/dev/null || install python3-venv
-venv=$root/.cache/certificates-venv
-requirements=$root/tests/certificates/requirements.txt
-if ! cmp -s "$requirements" "$venv/requirements.txt"; then
-    say "making the Python environment of the tests of certificates: $venv"
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --requirement "$requirements"
-    cp "$requirements" "$venv/requirements.txt"
-fi
+environment() {
+    venv=$root/.cache/$1
+    requirements=$root/tests/certificates/$2
+    if ! cmp -s "$requirements" "$venv/requirements.txt"; then
+        say "making a Python environment of the tests of certificates: $venv"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --requirement "$requirements"
+        cp "$requirements" "$venv/requirements.txt"
+    fi
+}
+environment certificates-venv requirements.txt
+# A certificate authority that is not Pebble.
+environment acme2certifier-venv acme2certifier.txt
 say "the tests' certificate authority is there: $tools"

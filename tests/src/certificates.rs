@@ -8,10 +8,13 @@ pub mod bind;
 pub mod dns;
 pub mod issue;
 pub mod pebble;
+pub mod plugin;
 pub mod prove;
+pub mod python;
 pub mod replicas;
 pub mod route53;
 pub mod scripted;
+pub mod second;
 
 use std::fmt::Display;
 use std::path::PathBuf;

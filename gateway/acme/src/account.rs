@@ -160,7 +160,13 @@ impl Step {
         if is("externalAccountRequired") {
             return Reason::EabRequired;
         }
-        let is_refused = is("unauthorized") || is("malformed") || is("accountDoesNotExist");
+        // Of a malformed request the binding is one part of several.
+        let words = error.to_string().to_ascii_lowercase();
+        let is_about_binding = ["binding", "external", "eab", "kid", "mac"]
+            .iter()
+            .any(|word| words.contains(word));
+        let is_refused =
+            is("unauthorized") || is("accountDoesNotExist") || is("malformed") && is_about_binding;
         if is_refused && matches!(self, Self::BoundAccount) {
             return Reason::EabRefused;
         }

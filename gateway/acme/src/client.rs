@@ -154,6 +154,10 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    pub(crate) fn url(&self) -> &str {
+        self.inner.id()
+    }
+
     /// What a token is answered with (RFC 8555, 8.1).
     pub(crate) fn authorize(&self, token: &str) -> String {
         self.key.authorize(token)
@@ -334,22 +338,29 @@ impl Ca {
     pub(crate) async fn begin(&self, order: &Order, offer: &Offer) -> Result<(), CaError> {
         let kind = offer.challenge_type();
         let mut handle = order.handle.lock().await;
-        asked!(async {
-            let mut asked = handle.authorizations();
-            while let Some(authorization) = asked.next().await {
-                let mut authorization = authorization?;
-                let challenge = authorization.challenge(kind.clone());
-                if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
-                    return match challenge.set_ready().await {
-                        // It was begun all the same; the order says what becomes of it.
-                        Err(instant_acme::Error::Json(_)) => Ok(()),
-                        begun => begun,
-                    };
+        let beginning = async {
+            asked!(async {
+                let mut asked = handle.authorizations();
+                while let Some(authorization) = asked.next().await {
+                    let mut authorization = authorization?;
+                    let challenge = authorization.challenge(kind.clone());
+                    if let Some(mut challenge) = challenge.filter(|found| found.url == offer.url) {
+                        return match challenge.set_ready().await {
+                            // It was begun all the same; the order says what becomes of it.
+                            Err(instant_acme::Error::Json(_)) => Ok(()),
+                            begun => begun,
+                        };
+                    }
                 }
-            }
-            Err(instant_acme::Error::Str("the challenge that was begun"))
-        });
-        Ok(())
+                Err(instant_acme::Error::Str("the challenge that was begun"))
+            });
+            Ok(())
+        };
+        match beginning.await {
+            // It was begun, and judged before it was answered: what became of it is in the order.
+            Err(CaError::Problem { status, .. }) if status.is_success() => Ok(()),
+            begun => begun,
+        }
     }
 
     pub(crate) async fn finalize(

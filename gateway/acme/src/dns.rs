@@ -1,7 +1,7 @@
 //! What the gateway asks of the DNS, and what it writes there.
 //!
 //! In reading order: [`client`] asks, [`preflight`] judges names before they are ordered,
-//! [`solver`] proves them by records. Below a solver is a [`DnsWriter`], which knows one way to
+//! [`solver`] proves them by records, [`persist`] by one that stays. Below a solver is a [`DnsWriter`], which knows one way to
 //! change a zone.
 
 pub mod aws;
@@ -9,6 +9,7 @@ mod caa;
 pub mod choice;
 pub mod client;
 mod name;
+pub(crate) mod persist;
 pub mod place;
 pub mod preflight;
 pub mod reach;

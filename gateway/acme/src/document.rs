@@ -140,7 +140,7 @@ pub(crate) fn parse<T: DeserializeOwned>(
         place: format!("{}/{name}", kind.as_str()),
         // Where it is malformed, and nothing of what it holds.
         error: format!(
-            "malformed at line {}, column {}",
+            "malformed at line {}, column {}; put it back from a backup, or delete it to begin anew",
             error.line(),
             error.column()
         ),

@@ -11,6 +11,7 @@
 mod failure;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use instant_acme::OrderStatus;
@@ -25,6 +26,8 @@ use crate::client::CaError;
 use crate::client::Reply;
 use crate::clock::Seconds;
 use crate::clock::shown;
+use crate::dns::persist;
+use crate::dns::persist::Wanted;
 use crate::dns::preflight::Verdict;
 use crate::document;
 use crate::document::CertificateDocument;
@@ -194,29 +197,52 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Whether the names lead here. Costs the authority nothing.
+    /// Whether the names lead here, or let us have them. Places no order.
     async fn look(&self) -> Result<(), Failure> {
+        if self.issuer.spec.challenges.first() == Some(&ChallengeKind::DnsPersist01) {
+            return self.look_for_records().await;
+        }
         let Some(preflight) = &self.issuer.preflight else {
             return Ok(());
         };
         for host in &self.job.hosts {
-            let verdict = preflight.check(&host.to_string()).await;
-            match verdict {
-                Verdict::Ready { message } => {
-                    tracing::debug!(%host, detail = message, "name looked at")
-                }
-                Verdict::Waits {
-                    reason,
-                    message,
-                    record,
-                } => {
-                    return Err(Failure {
-                        record,
-                        is_wait: true,
-                        ..Failure::new(reason, message)
-                    });
-                }
-            }
+            let host = host.to_string();
+            judged(&host, preflight.check(&host).await)?;
+        }
+        Ok(())
+    }
+
+    /// Whether records that stay let the account have the names. They name it, so it is made first.
+    async fn look_for_records(&self) -> Result<(), Failure> {
+        let Some(client) = &self.issuer.records else {
+            let message = "nothing here asks the DNS for records that stay";
+            return Err(Failure::new(Reason::SolverFailed, message));
+        };
+        let account = account::account(&*self.shared.store, self.issuer).await?;
+        let directory = self.issuer.ca.get().await?.directory().await?;
+        let is_plain = |identity: &&String| {
+            !identity.is_empty() && identity.bytes().all(|b| b.is_ascii_graphic())
+        };
+        let identities = directory.meta.caa_identities.iter().filter(is_plain);
+        let identities: Vec<String> = identities.cloned().collect();
+        if identities.is_empty() {
+            let message = "the authority does not say how a record calls it (caaIdentities), which dns-persist-01 wants";
+            return Err(Failure::new(Reason::OrderRefused, message));
+        }
+        // A name and the wildcard below it share a record.
+        let mut names: BTreeMap<&str, bool> = BTreeMap::new();
+        for host in &self.job.hosts {
+            let (Hostname::Exact(name) | Hostname::Wildcard(name)) = host;
+            *names.entry(name).or_default() |= matches!(host, Hostname::Wildcard(_));
+        }
+        for (host, is_wild) in names {
+            let wanted = Wanted {
+                identities: &identities,
+                account: account.url(),
+                is_wild,
+                now: self.shared.clock.now(),
+            };
+            judged(host, persist::look(client, host, &wanted).await)?;
         }
         Ok(())
     }
@@ -479,7 +505,27 @@ impl Attempt<'_> {
         self.issuer.spec.challenges.contains(&kind)
             && match kind {
                 ChallengeKind::Dns01 => self.issuer.solver.is_some(),
+                ChallengeKind::DnsPersist01 => self.issuer.records.is_some(),
                 ChallengeKind::Http01 | ChallengeKind::TlsAlpn01 => !is_wildcard,
             }
+    }
+}
+
+/// What the DNS says of a name, as an attempt goes on or ends.
+fn judged(host: &str, verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Ready { message } => {
+            tracing::debug!(host, detail = message, "name looked at");
+            Ok(())
+        }
+        Verdict::Waits {
+            reason,
+            message,
+            record,
+        } => Err(Failure {
+            record,
+            is_wait: true,
+            ..Failure::new(reason, message)
+        }),
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Directory {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Meta {
     pub(crate) external_account_required: bool,
+    /// How records of the DNS may call it.
+    pub(crate) caa_identities: Vec<String>,
     pub(crate) profiles: BTreeMap<String, serde_json::Value>,
 }
 

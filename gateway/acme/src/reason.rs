@@ -6,7 +6,8 @@ use std::fmt;
 /// stays.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Reason {
-    /// The name, or what it is an alias of, does not exist.
+    /// The name, or what it is an alias of, does not exist; or the record by which a zone lets an
+    /// account have it.
     DnsNotFound,
     /// The name leads to addresses that are not the gateway's.
     DnsElsewhere,
@@ -112,11 +113,18 @@ impl Reason {
     #[must_use]
     pub fn help(self) -> &'static str {
         match self {
-            Self::DnsNotFound | Self::DnsElsewhere => {
-                "ask whoever runs the DNS zone for the record; it is noticed within ten minutes"
+            Self::DnsNotFound => {
+                "ask whoever runs the DNS zone to add that record; it is noticed by itself, and the authority is asked nothing before"
             }
-            Self::DnsMixed => "ask whoever runs the DNS zone to take the foreign addresses away",
-            Self::DnsLoop => "ask whoever runs the DNS zone to mend the aliases",
+            Self::DnsElsewhere => {
+                "ask whoever runs the DNS zone to put that record in the place of what is there; it is noticed by itself, and the authority is asked nothing before"
+            }
+            Self::DnsMixed => {
+                "ask whoever runs the DNS zone to take the foreign addresses away; it is noticed by itself"
+            }
+            Self::DnsLoop => {
+                "ask whoever runs the DNS zone to mend the aliases; it is noticed by itself"
+            }
             Self::DnsUnreachable => {
                 "see that the gateway reaches its DNS servers, and that those of the zone answer"
             }
@@ -124,29 +132,35 @@ impl Reason {
                 "ask whoever runs the DNS zone to allow the authority by CAA, or choose another issuer"
             }
             Self::PolicyDenied => {
-                "choose another issuer, or let this one have the name: see allowed"
+                "change the configuration as the message says; until then nothing is asked for"
             }
             Self::RateLimited => "nothing: it is tried again when the pause is over",
             Self::LedgerFull => "wait, or raise certificates-a-week if the authority allows more",
             Self::EabRequired => {
-                "get a key identifier and a key from the authority: see external-account"
+                "get a key identifier and a key from whoever is the authority's customer, and write both into external-account of the issuer"
             }
             Self::EabRefused => {
-                "get a new key identifier and key from the authority: most can be used once"
+                "see that both are as they were given; if they are, get new ones: most can be used once"
             }
-            Self::AccountPaused => "do what the authority asks for; its words hold the address",
-            Self::SolverFailed => "see the message: the DNS server or its credentials are at fault",
+            Self::AccountPaused => {
+                "do what the authority asks for, at the address in its words; then it goes on by itself"
+            }
+            Self::SolverFailed => {
+                "see the message: it is the DNS server, its credentials, or a zone that is somebody else's"
+            }
             Self::ValidationFailed => {
-                "see that the authority reaches this gateway: firewall, load balancer, addresses in the DNS"
+                "see that the authority reaches this gateway from outside: firewall, load balancer (port 80 or 443), addresses in the DNS"
             }
             Self::Processing => "nothing: it takes its time, days at some authorities",
             Self::OrderRefused => "see the words of the authority; change the hosts or the issuer",
             Self::IssuerUnreachable => {
                 "see that the gateway reaches the authority: proxy, firewall, roots in ca-file"
             }
-            Self::CertificateRefused => "tell the authority; what was served before is served on",
+            Self::CertificateRefused => {
+                "tell the authority; another is ordered by itself, and what was served before is served on"
+            }
             Self::StorageFailed => {
-                "see that the folder state-dir can be written and has room; nothing is ordered before"
+                "see that the place in the message can be written and has room; nothing is ordered before"
             }
             Self::ExternallyManaged => "nothing here; whoever provides it renews it",
             Self::KeyMismatch => "provide the key that belongs to the certificate, or delete both",

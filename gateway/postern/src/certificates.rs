@@ -224,6 +224,7 @@ impl Certificates {
                 let mut issuer = Issuer::new(name.clone(), spec.clone(), self.clock.clone());
                 issuer.preflight = solver::preflight(config, spec, solvers.as_ref());
                 issuer.solver = solvers.clone();
+                issuer.records = Some(client.clone());
                 Arc::new(issuer)
             });
             issuers.insert(name.clone(), issuer);
@@ -297,6 +298,14 @@ impl Certificates {
     /// How each certificate does, as it changes.
     pub fn state(&self) -> watch::Receiver<Arc<State>> {
         self.state.clone()
+    }
+}
+
+/// Resolves when something else can be served; never where none are got.
+pub async fn changed(certificates: Option<&mut Certificates>) {
+    match certificates {
+        Some(certificates) => certificates.changed().await,
+        None => std::future::pending().await,
     }
 }
 

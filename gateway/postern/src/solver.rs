@@ -163,7 +163,8 @@ pub fn preflight(
         false => Vec::new(),
     };
     let kinds = &issuer.challenges;
-    let by_answer = kinds.iter().find(|kind| **kind != ChallengeKind::Dns01);
+    let is_answer = |kind| matches!(kind, ChallengeKind::Http01 | ChallengeKind::TlsAlpn01);
+    let by_answer = kinds.iter().find(|kind| is_answer(**kind));
     let by_answer = issuer.reach.as_ref().zip(by_answer).map(|(reach, kind)| {
         let client = match reach.resolvers.is_empty() {
             true => client(config),
@@ -179,7 +180,7 @@ pub fn preflight(
         };
         let preflight = match kind {
             ChallengeKind::TlsAlpn01 => DnsPreflight::tls_alpn(client, reach),
-            ChallengeKind::Http01 | ChallengeKind::Dns01 => DnsPreflight::http(client, reach),
+            _ => DnsPreflight::http(client, reach),
         };
         preflight.with_caa(identities())
     });

@@ -16,8 +16,10 @@ use std::time::Duration;
 use postern_tests::certificates::Outcome;
 use postern_tests::certificates::dns;
 use postern_tests::certificates::issue;
+use postern_tests::certificates::plugin;
 use postern_tests::certificates::prove;
 use postern_tests::certificates::replicas;
+use postern_tests::certificates::second;
 use postern_tests::kubernetes::namespace;
 use tokio::time::Instant;
 use tokio::time::timeout;
@@ -37,6 +39,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("http-01", || Box::pin(issue::http_01())),
     ("tls-alpn-01", || Box::pin(issue::tls_alpn_01())),
     ("external account binding", || Box::pin(issue::bound())),
+    ("another authority", || Box::pin(second::acme2certifier())),
     ("taken over", || Box::pin(issue::taken_over())),
     ("renewed under load", || Box::pin(issue::renewed())),
     ("dns: preflight", || Box::pin(dns::preflight())),
@@ -44,6 +47,8 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("dns: Route 53", || Box::pin(dns::route53())),
     ("dns-01 by BIND", || Box::pin(prove::bind())),
     ("dns-01 by Route 53", || Box::pin(prove::route53())),
+    ("dns-01 by a plugin", || Box::pin(plugin::solver())),
+    ("dns-persist-01", || Box::pin(prove::persist())),
     ("a name that leads elsewhere", || {
         Box::pin(prove::elsewhere())
     }),

@@ -86,8 +86,13 @@ impl Bind {
 
     /// The hostmaster adds a line to the zone and has it loaded.
     pub async fn add(&mut self, line: &str) -> Result<(), String> {
-        self.lines.push_str(line);
-        self.lines.push('\n');
+        self.replace("", line).await
+    }
+
+    /// The hostmaster puts a line in the place of one that was added before.
+    pub async fn replace(&mut self, old: &str, new: &str) -> Result<(), String> {
+        let kept = self.lines.lines().filter(|line| *line != old);
+        self.lines = kept.chain([new]).map(|line| format!("{line}\n")).collect();
         self.write_zone();
         let loaded = format!("zone {STATIC}/IN: loaded serial {}", self.serial);
         let id = self.child.id().ok_or("named has ended")?;
@@ -118,6 +123,8 @@ flat A 127.0.0.1
 onprem A 198.51.100.7
 other CNAME k8s-2.aws.vt.test.
 dangling CNAME gone
+locked A 127.0.0.1
+locked CAA 0 issue incommon.org
 stray A 127.0.0.1
 stray AAAA 2001:db8::2
 loop CNAME loop

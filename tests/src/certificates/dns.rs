@@ -39,6 +39,8 @@ pub async fn preflight() -> Outcome {
         cluster: Some(bind::CLUSTER.to_owned()),
         ..Reach::default()
     };
+    let careful = DnsPreflight::http(bind.client(), reach.clone());
+    let careful = careful.with_caa(vec!["letsencrypt.org".to_owned()]);
     let preflight = DnsPreflight::http(bind.client(), reach);
     let cases = [
         ("app1.vt.test", None),
@@ -63,6 +65,20 @@ pub async fn preflight() -> Outcome {
             return Err(format!("{host}: {verdict:?}, not {want:?}"));
         }
     }
+    let locked = careful.check("locked.vt.test").await;
+    let wanted = "locked.vt.test. 3600 IN CAA 0 issue \"letsencrypt.org\"";
+    match &locked {
+        Verdict::Waits {
+            reason: Reason::CaaForbids,
+            record,
+            ..
+        } if record.as_deref() == Some(wanted) => {}
+        other => return Err(format!("CAA of another authority: {other:?}")),
+    }
+    let free = careful.check("flat.vt.test").await;
+    if !matches!(free, Verdict::Ready { .. }) {
+        return Err(format!("no CAA at all: {free:?}"));
+    }
     let Verdict::Waits { record, .. } = preflight.check("new.vt.test").await else {
         return Err("new.vt.test is not there yet".to_owned());
     };
@@ -81,7 +97,7 @@ pub async fn preflight() -> Outcome {
     }
     let took = start.elapsed().as_millis();
     Ok(format!(
-        "{} shapes judged; the record that was asked for was seen after {took} ms",
+        "{} shapes and CAA judged; the record that was asked for was seen after {took} ms",
         cases.len()
     ))
 }

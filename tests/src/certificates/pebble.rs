@@ -71,7 +71,10 @@ pub struct Pebble {
     pub plan: Plan,
     directory: SocketAddr,
     management: SocketAddr,
-    dns_management: SocketAddr,
+    /// The DNS server that it asks.
+    pub dns: SocketAddr,
+    /// Where that is told what to say, if it is its own.
+    pub dns_management: SocketAddr,
     /// Of the servers of the CA, not of what it issues.
     authority: Authority,
     log: PathBuf,
@@ -141,6 +144,7 @@ impl Pebble {
             plan,
             directory,
             management,
+            dns,
             dns_management,
             authority,
             log,
@@ -209,7 +213,7 @@ impl Pebble {
     }
 
     /// Changes what its DNS server says: `command` as in `set-txt`, with its arguments.
-    pub async fn dns(&self, command: &str, arguments: Value) -> Result<(), String> {
+    pub async fn tell_dns(&self, command: &str, arguments: Value) -> Result<(), String> {
         let stream = TcpStream::connect(self.dns_management)
             .await
             .map_err(failed("the DNS server of the tests"))?;

@@ -163,7 +163,7 @@ impl Cluster {
             let addresses = json!({
                 "host": format!("{}.", name(number)), "addresses": [public(number)],
             });
-            pebble.dns("add-a", addresses).await?;
+            pebble.tell_dns("add-a", addresses).await?;
         }
         let mut site = Site::new().await?;
         let overlay = root().join("config/kubernetes/overlays/issuers");

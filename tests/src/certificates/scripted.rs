@@ -68,6 +68,8 @@ pub struct Script {
     pub refuses_challenges: Option<(&'static str, &'static str)>,
     /// Whether it delivers a certificate for another name.
     pub mistakes_names: bool,
+    /// Whether it delivers a certificate for another key.
+    pub mistakes_keys: bool,
     /// Seconds that certificates are valid.
     pub life: u64,
     /// Start and end of the window for renewals, RFC 3339.
@@ -76,6 +78,8 @@ pub struct Script {
     pub looks_at: Option<SocketAddr>,
     /// Answers that come before anything else, for paths that begin so, each once.
     pub faults: Vec<Fault>,
+    /// A request that is never answered, once.
+    pub hold: Option<Hold>,
 }
 
 impl Default for Script {
@@ -90,12 +94,23 @@ impl Default for Script {
             refuses_orders: None,
             refuses_challenges: None,
             mistakes_names: false,
+            mistakes_keys: false,
             life: 90 * 24 * 60 * 60,
             window: None,
             looks_at: None,
             faults: Vec::new(),
+            hold: None,
         }
     }
+}
+
+/// A request that is never answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Hold {
+    /// The first part of its path.
+    pub kind: &'static str,
+    /// Whether what it asks for is done.
+    pub is_done: bool,
 }
 
 /// One answer in the place of what should come.
@@ -121,6 +136,8 @@ pub struct Counts {
     pub replacements: usize,
     /// Certificates that were fetched.
     pub issued: usize,
+    /// Requests that are never answered.
+    pub held: usize,
 }
 
 #[derive(Default)]
@@ -243,8 +260,17 @@ type Answer = Response<Full<Bytes>>;
 async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
-    let body = request.into_body().collect().await.unwrap().to_bytes();
+    // One that is killed in the middle of a request is no fault of this server.
+    let body = request.into_body().collect().await.unwrap_or_default();
+    let body = body.to_bytes();
+    let held = shared.hold(&path);
+    if held.is_some_and(|hold| !hold.is_done) {
+        shared.hang().await;
+    }
     let mut answer = route(shared, &method, &path, &body).await;
+    if held.is_some() {
+        shared.hang().await;
+    }
     let nonce = shared.nonce();
     let headers = answer.headers_mut();
     headers.insert("replay-nonce", nonce.parse().unwrap());
@@ -313,6 +339,23 @@ impl Fault {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this request is the one that is never answered.
+    fn hold(&self, path: &str) -> Option<Hold> {
+        let mut state = self.lock();
+        let kind = path.trim_start_matches('/').split('/').next();
+        let is_it = state
+            .script
+            .hold
+            .is_some_and(|hold| Some(hold.kind) == kind);
+        state.script.hold.take_if(|_| is_it)
+    }
+
+    /// Until the client is gone.
+    async fn hang(&self) {
+        self.lock().counts.held += 1;
+        std::future::pending().await
     }
 
     fn nonce(&self) -> String {

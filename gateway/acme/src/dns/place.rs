@@ -114,7 +114,7 @@ async fn is_wildcard(client: &DnsClient, name: &Name, target: &Name) -> Result<b
 /// Whether a host exists only as what a wildcard above it stands for. A wildcard stands for names
 /// of any depth, but not for those below a name that exists (RFC 4592, 2.2.1): what is below a host
 /// tells it from one that was declared with the same records.
-async fn lives_by_wildcard(client: &DnsClient, host: &Name) -> Result<bool, DnsError> {
+pub(super) async fn lives_by_wildcard(client: &DnsClient, host: &Name) -> Result<bool, DnsError> {
     let Some(beside) = name::stranger(host) else {
         return Ok(false);
     };

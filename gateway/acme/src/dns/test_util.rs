@@ -159,7 +159,7 @@ fn parse(line: &str) -> Vec<(Name, RData)> {
         "A" => RData::A(rdata::A(words[2].parse().unwrap())),
         "AAAA" => RData::AAAA(rdata::AAAA(words[2].parse().unwrap())),
         "CNAME" => RData::CNAME(rdata::CNAME(target())),
-        "TXT" => RData::TXT(rdata::TXT::new(vec![words[2].to_owned()])),
+        "TXT" => RData::TXT(rdata::TXT::new(vec![words[2..].join(" ")])),
         "CAA" => {
             let mut caa = rdata::CAA::new_issue(words[2] == "128", None, Vec::new());
             caa.tag = words[3].to_owned();

@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::client::Ca;
 use crate::clock::Clock;
+use crate::dns::DnsClient;
 use crate::dns::DnsSolver;
 use crate::dns::preflight::Preflight;
 use crate::document;
@@ -36,6 +37,8 @@ pub struct Issuer {
     pub preflight: Option<Arc<dyn Preflight>>,
     /// Writes TXT records; `None` where nothing does.
     pub solver: Option<Arc<dyn DnsSolver>>,
+    /// Reads the records that stay; `None` where none can be used.
+    pub records: Option<DnsClient>,
     pub(crate) ca: LazyCa,
     /// One account is made at a time.
     pub(crate) account_lock: Mutex<()>,
@@ -57,6 +60,7 @@ impl Issuer {
             name,
             preflight: None,
             solver: None,
+            records: None,
             ca: LazyCa {
                 spec: spec.clone(),
                 clock,

@@ -22,8 +22,13 @@ const LADDER: [Seconds; 7] = [
     12 * HOUR,
     DAY,
 ];
-/// After looks at the DNS, which cost the authority nothing.
-const DNS_LADDER: [Seconds; 5] = [30, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE];
+/// After looks at the DNS, which cost the authority nothing: the first, those of an hour in which
+/// somebody may be at work on it, and those of the days that hostmasters take.
+const DNS_FIRST: Seconds = 30;
+const DNS_SOON: Seconds = MINUTE;
+const DNS_LATER: Seconds = 10 * MINUTE;
+/// How many of them are soon.
+const DNS_LOOKS: u32 = 60;
 /// After failures of our own storage, where nothing was asked for.
 const STORAGE_PAUSE: Seconds = MINUTE;
 
@@ -124,9 +129,13 @@ impl Failure {
         let pause = if self.reason == Reason::StorageFailed {
             STORAGE_PAUSE
         } else if self.is_wait {
-            let step = DNS_LADDER.get(kept.waits as usize);
+            let pause = match kept.waits {
+                0 => DNS_FIRST,
+                1..DNS_LOOKS => DNS_SOON,
+                _ => DNS_LATER,
+            };
             kept.waits = kept.waits.saturating_add(1);
-            step.copied().unwrap_or(DNS_LADDER[DNS_LADDER.len() - 1])
+            pause
         } else {
             let step = LADDER.get(kept.failures as usize);
             kept.failures = kept.failures.saturating_add(1);
@@ -208,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dns_is_looked_at_for_ever_and_ever_slower() {
+    fn the_dns_is_looked_at_for_ever_each_minute_for_an_hour() {
         let mut kept = OrderDocument::default();
         let failure = Failure {
             is_wait: true,
@@ -216,12 +225,13 @@ mod tests {
         };
         let mut now = 0;
         let mut pauses = Vec::new();
-        for _ in 0..7 {
+        for _ in 0..62 {
             failure.note(&mut kept, now);
             pauses.push(kept.next_try - now);
             now = kept.next_try;
         }
-        assert_eq!(pauses, [30, 60, 120, 300, 600, 600, 600]);
+        assert_eq!(pauses[..3], [30, 60, 60]);
+        assert_eq!(pauses[59..], [60, 600, 600]);
         assert_eq!(kept.failures, 0);
     }
 }

@@ -45,6 +45,11 @@ impl Attempt<'_> {
                 // Begun already.
                 continue;
             }
+            if kind == ChallengeKind::DnsPersist01 {
+                // The record is there, and stays.
+                begun.push((None, offer));
+                continue;
+            }
             let challenge = Challenge {
                 kind,
                 host: authorization.host.to_ascii_lowercase(),
@@ -52,12 +57,12 @@ impl Attempt<'_> {
                 authorization: account.authorize(&offer.token),
             };
             self.publish(&challenge).await?;
-            begun.push((challenge, offer));
+            begun.push((Some(challenge), offer));
         }
         if begun.is_empty() {
             return Ok(());
         }
-        for (challenge, _) in &begun {
+        for challenge in begun.iter().filter_map(|(challenge, _)| challenge.as_ref()) {
             if challenge.kind == ChallengeKind::Dns01 {
                 continue;
             }
@@ -86,7 +91,9 @@ impl Attempt<'_> {
                         .token
                         .bytes()
                         .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-                offer.kind == kind.as_str() && is_token
+                // A record that stays holds none.
+                let is_usable = is_token || kind == ChallengeKind::DnsPersist01;
+                offer.kind == kind.as_str() && is_usable
             });
             if let Some(offer) = offer {
                 return Ok((kind, offer.clone()));

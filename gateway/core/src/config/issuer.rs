@@ -86,6 +86,8 @@ pub enum ChallengeKind {
     TlsAlpn01,
     /// RFC 8555, 8.4.
     Dns01,
+    /// draft-ietf-acme-dns-persist: one record that stays.
+    DnsPersist01,
 }
 
 impl ChallengeKind {
@@ -95,6 +97,7 @@ impl ChallengeKind {
             Self::Http01 => "http-01",
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Dns01 => "dns-01",
+            Self::DnsPersist01 => "dns-persist-01",
         }
     }
 }

@@ -147,6 +147,7 @@ impl Reading {
         self.check_listeners();
         self.check_solvers();
         self.check_managed();
+        self.check_depth();
         self.check_twins();
         self.check_cache();
         self.problems.sort_by(|a, b| a.origin.cmp(&b.origin));

@@ -35,7 +35,7 @@ impl OneMachine {
                 shown.and_then(|()| self.challenges.show_token(token, &challenge.authorization))
             }
             // Nobody asks a listener for it.
-            ChallengeKind::Dns01 => Ok(()),
+            ChallengeKind::Dns01 | ChallengeKind::DnsPersist01 => Ok(()),
         };
         shown.map_err(|error| error.to_string())
     }

@@ -61,7 +61,8 @@ fn served(status: CertificateStatus, left: u64) -> CertificateStatus {
             not_after: NOW + left,
             explanation: None,
         }),
-        action: Action::Renew(NOW + left.saturating_sub(30 * DAY)),
+        // After what failed.
+        action: Action::Renew(NOW + 600),
         ..status
     }
 }
@@ -69,45 +70,118 @@ fn served(status: CertificateStatus, left: u64) -> CertificateStatus {
 /// A certificate in the state that a reason stands for, with words that such a failure has.
 fn example(reason: Reason) -> CertificateStatus {
     let host = "shop.example.edu";
-    let (message, problem) = match reason {
-        Reason::DnsNotFound => (format!("{host} does not exist"), None),
-        Reason::DnsElsewhere => (format!("{host} = 198.51.100.7, but gateway.example.edu is 192.0.2.1; no order placed"), None),
-        Reason::DnsMixed => (format!("{host}: 2001:db8::2 is not this gateway; the authority may pick it"), None),
-        Reason::DnsLoop => (format!("{host} is an alias of itself"), None),
-        Reason::DnsUnreachable => ("no DNS server answers".to_owned(), None),
-        Reason::CaaForbids => ("example.edu CAA allows incommon.org".to_owned(), None),
-        Reason::PolicyDenied => (format!("the issuer 'letsencrypt' may not be asked for {host}"), None),
-        Reason::RateLimited => ("the authority asks for a pause".to_owned(), Some("rateLimited: too many certificates already issued for example.edu")),
-        Reason::LedgerFull => ("20 certificates were ordered in seven days, which is the share of this gateway; there is room at 2026-11-25T12:00:00Z".to_owned(), None),
-        Reason::EabRequired => ("the authority makes accounts for its customers alone".to_owned(), Some("externalAccountRequired: no binding")),
-        Reason::EabRefused => ("the authority refuses the external account".to_owned(), Some("unauthorized: The account is not awaiting external account binding")),
-        Reason::AccountPaused => ("the authority wants something done by a person first".to_owned(), Some("rateLimited: Your account is temporarily prevented from requesting certificates: paused; visit https://portal.example/unpause")),
-        Reason::SolverFailed => ("TSIG key refused by 192.0.2.53 (BADSIG or BADKEY): check key name, algorithm, secret, clock".to_owned(), None),
-        Reason::ValidationFailed => (format!("the authority did not find what it looked for at {host}"), Some("connection: 192.0.2.1: Connection refused")),
-        Reason::Processing => ("the authority is at work".to_owned(), None),
-        Reason::OrderRefused => ("the authority refuses".to_owned(), Some("rejectedIdentifier: the domain is on a list")),
-        Reason::IssuerUnreachable => ("no connection to acme.example: connection refused".to_owned(), None),
-        Reason::CertificateRefused => (format!("what was delivered: it does not name {host}"), None),
-        Reason::StorageFailed => ("/var/lib/postern/order/shop.json: Read-only file system".to_owned(), None),
-        Reason::KeyMismatch => ("what is kept cannot be served: the private key does not belong to the certificate".to_owned(), None),
+    let cname = format!("{host}. 3600 IN CNAME gateway.example.edu.");
+    // What is seen, and what is asked for: as the look at the DNS puts it.
+    let wanting = |seen: String, record: Option<String>| match record {
+        Some(record) => {
+            let asked = format!("no order placed; ask the DNS team for: {record}");
+            (format!("{seen}; {asked}"), None, Some(record))
+        }
+        None => (seen, None, None),
+    };
+    let problem =
+        |message: &str, problem: &str| (message.to_owned(), Some(problem.to_owned()), None);
+    let message = |message: &str| (message.to_owned(), None, None);
+    let (message, problem, record) = match reason {
+        Reason::DnsNotFound => wanting(format!("{host} does not exist"), Some(cname)),
+        Reason::DnsElsewhere => wanting(
+            format!("{host} = {{198.51.100.7}}, but gateway.example.edu is {{192.0.2.1}}"),
+            Some(cname),
+        ),
+        Reason::DnsMixed => wanting(
+            format!(
+                "{host} = {{192.0.2.1, 2001:db8::2}}, of which 2001:db8::2 is not gateway.example.edu; the CA may pick it"
+            ),
+            Some(cname),
+        ),
+        Reason::DnsLoop => message(&format!(
+            "{host} -> www.example.edu -> {host} is an alias of itself"
+        )),
+        Reason::DnsUnreachable => message("DNS server 192.0.2.53:53 did not answer in time"),
+        Reason::CaaForbids => wanting(
+            "example.edu CAA allows incommon.org, not letsencrypt.org".to_owned(),
+            Some("example.edu. 3600 IN CAA 0 issue \"letsencrypt.org\"".to_owned()),
+        ),
+        Reason::PolicyDenied => message(&format!(
+            "the issuer 'letsencrypt' may not be asked for {host}"
+        )),
+        Reason::RateLimited => problem(
+            "the authority asks for a pause",
+            "rateLimited: too many certificates already issued for example.edu",
+        ),
+        Reason::LedgerFull => message(
+            "20 certificates were ordered in seven days, which is the share of this gateway; there is room at 2026-11-25T12:00:00Z",
+        ),
+        Reason::EabRequired => message(
+            "https://acme.example/directory makes accounts for its customers alone; add external-account to [issuers.letsencrypt]",
+        ),
+        Reason::EabRefused => problem(
+            "the authority refuses the external account",
+            "unauthorized: The account is not awaiting external account binding",
+        ),
+        Reason::AccountPaused => problem(
+            "the authority wants something done by a person first",
+            "rateLimited: Your account is temporarily prevented from requesting certificates: paused; visit https://portal.example/unpause",
+        ),
+        Reason::SolverFailed => message(
+            "TSIG key postern refused by 192.0.2.53: the secret is not the server's (BADSIG)",
+        ),
+        Reason::ValidationFailed => problem(
+            &format!("the authority did not find what it looked for at {host}"),
+            "connection: 192.0.2.1: Connection refused",
+        ),
+        Reason::Processing => message("the authority is at work"),
+        Reason::OrderRefused => problem(
+            "the authority refuses",
+            "rejectedIdentifier: the domain is on a list",
+        ),
+        Reason::IssuerUnreachable => message("no connection to acme.example: connection refused"),
+        Reason::CertificateRefused => {
+            message(&format!("what was delivered: it does not name {host}"))
+        }
+        Reason::StorageFailed => message(
+            "/var/lib/postern/order/shop.example.edu.json: Read-only file system (os error 30)",
+        ),
+        Reason::KeyMismatch => message(
+            "what is kept cannot be served: the private key does not belong to the certificate",
+        ),
         Reason::ExternallyManaged | Reason::Expiring => return served(status(host), 3 * DAY),
     };
-    let is_dns = matches!(reason, Reason::DnsNotFound | Reason::DnsElsewhere);
     let trouble = Trouble {
         reason: reason.to_string(),
         message,
-        problem: problem.map(str::to_owned),
-        record: is_dns.then(|| format!("{host}. 3600 IN CNAME gateway.example.edu.")),
+        problem,
+        record,
         at: NOW - 60,
     };
+    // The authority was asked in vain; where it was not asked, nothing has failed.
+    let has_failed = matches!(
+        reason,
+        Reason::EabRefused
+            | Reason::AccountPaused
+            | Reason::ValidationFailed
+            | Reason::OrderRefused
+            | Reason::IssuerUnreachable
+            | Reason::CertificateRefused
+            | Reason::RateLimited
+            | Reason::EabRequired
+            | Reason::SolverFailed
+            | Reason::PolicyDenied
+    );
     let base = match reason {
         // While the old one is still good.
-        Reason::RateLimited | Reason::IssuerUnreachable => served(status(host), 20 * DAY),
+        Reason::RateLimited | Reason::IssuerUnreachable | Reason::CertificateRefused => {
+            served(status(host), 20 * DAY)
+        }
+        Reason::LedgerFull => CertificateStatus {
+            at: NOW + 2 * DAY,
+            ..status(host)
+        },
         _ => status(host),
     };
     CertificateStatus {
         trouble: Some(trouble),
-        failures: u32::from(!is_dns),
+        failures: u32::from(has_failed),
         ..base
     }
 }
@@ -142,6 +216,14 @@ fn loaded(text: &str) -> Loaded {
 #[test]
 fn every_reason_is_explained() {
     let mut differences = Vec::new();
+    // And none that there is no more.
+    let files = fs::read_dir(golden("")).unwrap();
+    for file in files {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let reason = name.strip_suffix(".expected").unwrap();
+        let is_known = Reason::ALL.iter().any(|known| known.as_str() == reason);
+        assert!(is_known || ["table", "json"].contains(&reason), "{name}");
+    }
     let mut all = Vec::new();
     for reason in Reason::ALL {
         let views = views(reason);
@@ -172,6 +254,8 @@ fn a_host_is_found_by_the_names_that_cover_it() {
         ["a.test", "x.a.test", "*.a.test", "b.test", "c.test"].map(count),
         [1, 1, 1, 1, 0]
     );
+    let deep = ["x.y.a.test", "y.b.test", "a.test"].map(|host| view::too_high(&views, host));
+    assert_eq!(deep, [Some("*.a.test"), None, None]);
 }
 
 #[test]

@@ -71,13 +71,18 @@ pub fn explain(view: &CertificateView) -> String {
         }
         _ => line(
             "served",
-            "no; handshakes for these hosts get what else there is",
+            "no; clients get the listener's default certificate, or no handshake",
         ),
     }
     if let (Some(action), Some(at)) = (&view.next_action, &view.next_at) {
+        let has_failed = view.found_at.is_some();
+        let waits = view.reason.as_deref() == Some(Reason::Processing.as_str());
         let what = match (view.is_running, action.as_str()) {
             (true, _) => "an attempt is on its way".to_owned(),
+            _ if has_failed && waits => format!("the authority is asked again at {at}"),
+            (false, "renew") if has_failed => format!("the renewal is tried again at {at}"),
             (false, "renew") => format!("it is renewed at {at}"),
+            (false, _) if has_failed => format!("it is tried again at {at}"),
             (false, _) => format!("it is ordered at {at}"),
         };
         line("next", &what);
@@ -99,8 +104,8 @@ pub fn explain(view: &CertificateView) -> String {
     if let Some(problem) = &view.problem {
         line("authority", &format!("\"{problem}\""));
     }
-    if let Some(record) = &view.record {
-        line("add to DNS", record);
+    for record in view.record.iter().flat_map(|record| record.lines()) {
+        line("DNS needs", record);
     }
     if let Some(url) = &view.explanation {
         line("see", url);
@@ -109,9 +114,22 @@ pub fn explain(view: &CertificateView) -> String {
         .into_iter()
         .find(|known| known.as_str() == reason);
     if let Some(known) = known {
-        line("what to do", known.help());
+        line("what to do", help(known, view));
     }
     text
+}
+
+/// Some reasons mean another thing of a certificate that the gateway gets for itself.
+fn help(reason: Reason, view: &CertificateView) -> &'static str {
+    match (reason, view.issuer.is_some()) {
+        (Reason::Expiring, true) => {
+            "see the log: a renewal was due and none has failed; another process may hold state-dir, or the clock may be wrong"
+        }
+        (Reason::KeyMismatch, true) => {
+            "nothing at once: another is ordered; tell the authority if that happens again, and see who writes to state-dir"
+        }
+        _ => reason.help(),
+    }
 }
 
 /// To the day while there are days.

@@ -118,6 +118,17 @@ pub fn covering<'v>(views: &'v [CertificateView], host: &str) -> Vec<&'v Certifi
     views.iter().filter(holds).collect()
 }
 
+/// A wildcard that somebody may think is for a host, which is more than one label below.
+pub fn too_high<'v>(views: &'v [CertificateView], host: &str) -> Option<&'v str> {
+    let names = views.iter().flat_map(|view| &view.hosts);
+    let mut wildcards = names.filter(|name| {
+        let parent = name.strip_prefix("*.");
+        let above = parent.and_then(|parent| host.strip_suffix(parent));
+        above.is_some_and(|above| above.ends_with('.'))
+    });
+    wildcards.next().map(String::as_str)
+}
+
 /// Somebody else provides it.
 fn foreign(
     certificate: &ServedCertificate,

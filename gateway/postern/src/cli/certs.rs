@@ -75,7 +75,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(Command::Explain { host, asking }) => {
             let views = ask(asking.admin)?;
             let host = host.to_ascii_lowercase();
-            let found = view::covering(&views, host.trim_end_matches('.'));
+            let host = host.trim_end_matches('.');
+            let found = view::covering(&views, host);
             match asking.format {
                 Format::Json => print_json(&found)?,
                 Format::Text => {
@@ -84,8 +85,12 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 }
             }
             if found.is_empty() {
+                let why = match view::too_high(&views, host) {
+                    Some(wildcard) => format!(", since '{wildcard}' stands for one label"),
+                    None => String::new(),
+                };
                 complain(format_args!(
-                    "postern: no certificate is for {host}: declare one as [certificates.NAME] with issuer and hosts"
+                    "postern: no certificate is for {host}{why}: declare one as [certificates.NAME] with issuer and hosts"
                 ));
             }
             let is_served = found.iter().any(|view| {

@@ -43,7 +43,7 @@ pub async fn foreign() -> Outcome {
     site.create(NAMESPACE, "secrets", &secret).await?;
     cluster.want(0..1).await?;
     for node in 0..GATEWAYS {
-        cluster.shows(node, 0, &others.pem()).await?;
+        cluster.shows(node, 0, others.pem()).await?;
     }
     // A host of somebody else, and an issuer of somebody else. Of two that were made in one second,
     // the first by name owns the host.

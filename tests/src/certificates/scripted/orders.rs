@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use rcgen::CertificateParams;
+use rcgen::KeyPair;
 use rcgen::PublicKeyData;
 use rcgen::SerialNumber;
 use rcgen::SignatureAlgorithm;
@@ -120,35 +121,36 @@ impl Shared {
         let Some((order, name)) = pair(rest, &state) else {
             return problem(404, "malformed", "not found");
         };
-        let valid = state.orders[order].valid[name];
-        let status = match valid {
-            Some(true) => "valid",
-            Some(false) => "pending",
-            None => "invalid",
-        };
-        let mut challenge = self.offer(rest, status);
-        if let (None, Some((kind, words))) = (valid, state.script.refuses_challenges) {
-            let kind = format!("urn:ietf:params:acme:error:{kind}");
-            challenge["error"] = json!({ "type": kind, "detail": words });
-        }
+        let challenge = self.offer(&state, rest, order, name);
         reply(
             200,
             &json!({
-                "status": status,
+                "status": challenge["status"],
                 "identifier": { "type": "dns", "value": state.orders[order].names[name] },
                 "challenges": [challenge],
             }),
         )
     }
 
-    /// A challenge as its authorization and its own URL show it.
-    fn offer(&self, rest: &str, status: &str) -> Value {
-        json!({
+    /// The challenge of one name, as it is now.
+    fn offer(&self, state: &State, rest: &str, order: usize, name: usize) -> Value {
+        let valid = state.orders[order].valid[name];
+        let status = match valid {
+            Some(true) => "valid",
+            Some(false) => "pending",
+            None => "invalid",
+        };
+        let mut challenge = json!({
             "type": "http-01",
             "url": format!("{}/challenge/{rest}", self.base),
             "status": status,
             "token": token(rest),
-        })
+        });
+        if let (None, Some((kind, words))) = (valid, state.script.refuses_challenges) {
+            let kind = format!("urn:ietf:params:acme:error:{kind}");
+            challenge["error"] = json!({ "type": kind, "detail": words });
+        }
+        challenge
     }
 
     pub(super) async fn challenge(&self, rest: &str) -> Answer {
@@ -180,8 +182,10 @@ impl Shared {
             }
         };
         let is_valid = (found && refuses.is_none()).then_some(true);
-        self.lock().orders[order].valid[name] = is_valid;
-        reply(200, &self.offer(rest, "processing"))
+        let mut state = self.lock();
+        state.orders[order].valid[name] = is_valid;
+        // It has looked before it answers, and says at once what it found.
+        reply(200, &self.offer(&state, rest, order, name))
     }
 
     pub(super) fn finalize(&self, rest: &str, signed: &Signed) -> Answer {
@@ -209,6 +213,7 @@ impl Shared {
     fn work(&self, state: &mut State, index: usize) {
         let (is_slow, life) = (state.script.is_slow, state.script.life);
         let mistakes = state.script.mistakes_names;
+        let mistakes_keys = state.script.mistakes_keys;
         state.next += 1;
         let serial = state.next;
         let order = &mut state.orders[index];
@@ -229,6 +234,10 @@ impl Shared {
         params.not_after = (now + std::time::Duration::from_secs(life)).into();
         params.serial_number = Some(SerialNumber::from(serial));
         params.use_authority_key_identifier_extension = true;
+        let key = match mistakes_keys {
+            true => KeyPair::generate().unwrap().public_key_raw().to_vec(),
+            false => key,
+        };
         let certificate = params.signed_by(&Point(key), &self.issuer).unwrap();
         order.chain = Some(certificate.pem());
     }

@@ -1,6 +1,7 @@
 //! The meaning of issuers, and of certificates that the gateway gets for itself.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
@@ -144,6 +145,7 @@ impl FileReader<'_> {
                 RawChallengeKind::Http01 => ChallengeKind::Http01,
                 RawChallengeKind::TlsAlpn01 => ChallengeKind::TlsAlpn01,
                 RawChallengeKind::Dns01 => ChallengeKind::Dns01,
+                RawChallengeKind::DnsPersist01 => ChallengeKind::DnsPersist01,
             };
             if kinds.contains(&kind) {
                 self.error(word.span(), format!("'{}' is listed twice", kind.as_str()));
@@ -285,6 +287,7 @@ impl Reading {
                     problems.push(Problem::error(origin, message).with_help(help));
                 } else if matches!(host, Hostname::Wildcard(_))
                     && !issuer.challenges.contains(&ChallengeKind::Dns01)
+                    && !issuer.challenges.contains(&ChallengeKind::DnsPersist01)
                 {
                     let message = format!(
                         "'{host}' cannot be validated by {}",
@@ -313,6 +316,52 @@ impl Reading {
         self.problems.extend(problems);
     }
 
+    /// A host two labels below the name of a wildcard is not what its certificate is for, which is
+    /// easily thought. What certificates in files and in a cluster are for is not known here.
+    pub(super) fn check_depth(&mut self) {
+        let is_all_known = self.config.certificates.is_empty()
+            && self.config.kubernetes.is_none()
+            && self
+                .config
+                .listeners
+                .values()
+                .any(|listener| listener.tls.is_some());
+        if !is_all_known {
+            return;
+        }
+        let (mut names, mut parents) = (HashSet::new(), HashSet::new());
+        for host in self.config.managed.values().flat_map(|spec| &spec.hosts) {
+            match host {
+                Hostname::Exact(name) => names.insert(&**name),
+                Hostname::Wildcard(parent) => parents.insert(&**parent),
+            };
+        }
+        let mut problems = Vec::new();
+        for (position, route) in self.config.routes.iter().enumerate() {
+            for host in &route.hosts {
+                let Hostname::Exact(name) = host else {
+                    continue;
+                };
+                let mut above = std::iter::successors(parent_of(name), |at| parent_of(at));
+                let is_covered =
+                    names.contains(&**name) || above.next().is_some_and(|at| parents.contains(at));
+                let wildcard = above.find(|at| !is_covered && parents.contains(at));
+                let Some(wildcard) = wildcard else {
+                    continue;
+                };
+                let origin = self
+                    .origins
+                    .find(&format!("routes.{position}.hosts.{host}"));
+                let message = format!(
+                    "no certificate is for '{host}': a wildcard stands for one label, so '*.{wildcard}' is not for it"
+                );
+                let help = "name it in the hosts of a certificate, or serve a name one label below";
+                problems.push(Problem::warning(origin, message).with_help(help));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
     /// A listener that serves a certificate of several hosts serves the one of each.
     fn name_parts(&mut self) {
         for listener in self.config.listeners.values_mut() {
@@ -331,6 +380,10 @@ impl Reading {
             tls.default_certificate = default.and_then(|name| expand(name).into_iter().next());
         }
     }
+}
+
+fn parent_of(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, parent)| parent)
 }
 
 /// Public authorities certify names, not addresses, unless asked for by other means.

@@ -51,6 +51,8 @@ const MAX_WEIGHT: i64 = 1_000_000;
 
 impl FileReader<'_> {
     pub(super) fn route(&mut self, span: Range<usize>, raw: &RawRoute) {
+        // By position, since several routes may have one name.
+        let at = format!("routes.{}", self.reading.config.routes.len());
         let mut hosts: Vec<Hostname> = Vec::with_capacity(raw.hosts.len());
         for text in &raw.hosts {
             let Some(host) = self.text(text, "host name", Hostname::parse) else {
@@ -60,6 +62,7 @@ impl FileReader<'_> {
                 self.error(text.span(), format!("the host '{host}' is listed twice"));
                 continue;
             }
+            self.place(format!("{at}.hosts.{host}"), text.span());
             hosts.push(host);
         }
         let name = match &raw.name {
@@ -75,8 +78,6 @@ impl FileReader<'_> {
             let message = "a route has at least one rule".to_owned();
             self.error(raw.rules.span(), message);
         }
-        // By position, since several routes may have one name.
-        let at = format!("routes.{}", self.reading.config.routes.len());
         self.place(at.clone(), span);
         let rules: Vec<Option<RuleSpec>> = raw
             .rules

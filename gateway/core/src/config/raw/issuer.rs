@@ -21,8 +21,10 @@ pub(in crate::config) struct RawIssuer {
     pub external_account: Option<At<RawExternalAccount>>,
     /// How names are validated, the preferred way first: "http-01" (a listener in clear text, which
     /// the authority reaches at port 80), "tls-alpn-01" (a listener that speaks TLS, which it reaches
-    /// at port 443), "dns-01" (a TXT record that one of `dns-solvers` writes; the only one for
-    /// wildcards). Default: the first two, in this order. Where the authority has validated names by
+    /// at port 443), "dns-01" (a TXT record that one of `dns-solvers` writes), "dns-persist-01" (a TXT
+    /// record that the hostmaster adds once for this gateway's account, and that stays; to be the
+    /// first, so that it is looked for before an order). Wildcards want one of the last two. Default:
+    /// the first two, in this order. Where the authority has validated names by
     /// other means, none is used.
     pub challenges: Option<At<Vec<At<RawChallengeKind>>>>,
     /// "ecdsa-p256" or "rsa-2048". Default: "ecdsa-p256".
@@ -65,6 +67,8 @@ pub(in crate::config) enum RawChallengeKind {
     TlsAlpn01,
     #[serde(rename = "dns-01")]
     Dns01,
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
