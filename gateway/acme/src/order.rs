@@ -182,7 +182,7 @@ impl Attempt<'_> {
             .until(until));
         }
         // What the authority does not count, we do not count.
-        if self.replaces(issuer.ca.get().await?).await.is_none() {
+        if self.replaces(issuer.ca.get().await?).await?.is_none() {
             let share = issuer.spec.certificates_a_week;
             let free = ledger.free_at(self.domains(), share, now);
             if free > now {
@@ -248,14 +248,21 @@ impl Attempt<'_> {
     }
 
     /// The certificate that the authority is told is replaced.
-    async fn replaces(&self, ca: &Ca) -> Option<String> {
-        let current = self.current?;
-        if current.directory != self.issuer.spec.directory {
-            return None;
-        }
+    async fn replaces(&self, ca: &Ca) -> Result<Option<String>, CaError> {
+        let directory = &self.issuer.spec.directory;
+        let current = self
+            .current
+            .filter(|current| current.directory == *directory);
+        let Some(current) = current else {
+            return Ok(None);
+        };
         // Authorities that give no such information take offence.
-        ca.directory().await.ok()?.renewal_info.as_ref()?;
-        verify::facts(&current.chain).ok()?.id
+        if ca.directory().await?.renewal_info.is_none() {
+            return Ok(None);
+        }
+        Ok(verify::facts(&current.chain)
+            .ok()
+            .and_then(|facts| facts.id))
     }
 
     fn hosts(&self) -> Vec<String> {
@@ -368,7 +375,7 @@ impl Attempt<'_> {
                 format!("the authority has no profile '{profile}'; it offers {offered}"),
             ));
         }
-        let replaces = self.replaces(ca).await;
+        let replaces = self.replaces(ca).await?;
         let hosts = self.hosts();
         let placed = ca.new_order(account, &hosts, profile, replaces.as_deref());
         let (placed, replaces) = match placed.await {

@@ -301,6 +301,14 @@ impl Certificates {
     }
 }
 
+/// Resolves when something else can be served; never where none are got.
+pub async fn changed(certificates: Option<&mut Certificates>) {
+    match certificates {
+        Some(certificates) => certificates.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Short, and another one for another issuer. A specification holds no secrets.
 fn fingerprint(spec: Option<&IssuerSpec>) -> String {
     postern_acme::document::short_hash(&format!("{spec:?}"))

@@ -218,14 +218,9 @@ impl Start {
         })
     }
 
-    /// What the files alone declare.
-    pub fn files(&self) -> &Config {
-        &self.files.config
-    }
-
-    /// What is known of the cluster.
-    pub fn state(&self) -> Option<&State> {
-        self.state.as_deref()
+    /// What the files alone declare, and what is known of the cluster.
+    pub fn declared(&self) -> (&Config, Option<&State>) {
+        (&self.files.config, self.state.as_deref())
     }
 
     pub fn config(&self) -> &Config {
@@ -307,7 +302,7 @@ impl Control {
         loop {
             let files = self.start.source.changed();
             let cluster = changed(self.start.cluster.as_mut());
-            let issued = issued(self.start.certificates.as_mut());
+            let issued = certificates::changed(self.start.certificates.as_mut());
             let changed = async {
                 tokio::select! {
                     () = files => true,
@@ -526,8 +521,8 @@ impl Control {
             self.start.state = next.state;
             self.start.issued = next.issued;
             if let Some(certificates) = &mut self.start.certificates {
-                let state = self.start.state.as_deref();
-                certificates.want(&self.start.files.config, state);
+                let (files, state) = (&self.start.files.config, self.start.state.as_deref());
+                certificates.want(files, state);
             }
             cluster::log_changes(&self.start.objects, &next.objects);
             self.start.objects = next.objects;
@@ -586,14 +581,6 @@ impl Control {
 async fn changed(cluster: Option<&mut Cluster>) {
     match cluster {
         Some(cluster) => cluster.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Never where none are got.
-async fn issued(certificates: Option<&mut Certificates>) {
-    match certificates {
-        Some(certificates) => certificates.changed().await,
         None => std::future::pending().await,
     }
 }

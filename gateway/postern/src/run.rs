@@ -264,7 +264,7 @@ async fn start(
     let challenges = compiler.challenges();
     let certificates = match start.cluster().map(Cluster::site) {
         Some(site) => {
-            let (files, state) = (start.files(), start.state());
+            let (files, state) = start.declared();
             Some(Certificates::follow(site, files, state, challenges).await)
         }
         None => Certificates::open(start.config(), start.origins(), challenges)
