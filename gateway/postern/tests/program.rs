@@ -23,7 +23,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 /// Longest wait for one step, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
