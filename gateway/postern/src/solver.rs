@@ -126,7 +126,7 @@ fn route53(spec: &dns::Route53Spec) -> Result<Route53Spec, String> {
             key_id: keys.id.clone(),
             secret: Secret::File(keys.secret_file.clone()),
         },
-        None => CredentialSource::Environment(AwsEnvironment::of_process()),
+        None => CredentialSource::Environment(Box::new(AwsEnvironment::of_process())),
     };
     let roots = spec.ca_file.as_deref().map(|path| {
         read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))

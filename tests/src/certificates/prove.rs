@@ -44,8 +44,8 @@ pub async fn bind() -> Outcome {
     let mut site = Site::new(plan, "challenges = [\"dns-01\"]", &config).await?;
     site.start().await?;
     let app1 = format!("app1.{}", bind::STATIC);
-    let foo = format!("foo.{}", bind::CLUSTER);
-    for host in [bind::CLUSTER, &foo, &app1] {
+    let sub = format!("foo.{}", bind::CLUSTER);
+    for host in [bind::CLUSTER, &sub, &app1] {
         let served = site.served(host).await;
         served.map_err(|error| format!("{error}\n{}", server.log()))?;
     }
@@ -54,7 +54,7 @@ pub async fn bind() -> Outcome {
         return Err(format!("{orders} orders for two certificates"));
     }
     // A wildcard stands for one label.
-    let deep = format!("x.{foo}");
+    let deep = format!("x.{sub}");
     let root = site.pebble.root().await?;
     if handshake(site.https, &root, &deep).await.is_ok() {
         return Err(format!("{deep} is served by a wildcard"));
@@ -104,8 +104,8 @@ pub async fn route53() -> Outcome {
     let mut site = Site::new(plan, "challenges = [\"dns-01\"]", &config).await?;
     site.pebble.dir.write("aws.key", "secret\n");
     site.start().await?;
-    let foo = format!("foo.{}", bind::CLUSTER);
-    for host in [bind::CLUSTER, &foo] {
+    let sub = format!("foo.{}", bind::CLUSTER);
+    for host in [bind::CLUSTER, &sub] {
         site.served(host).await?;
     }
     site.stop().await?;

@@ -50,7 +50,7 @@ pub(in crate::dns) struct Credentials {
 #[derive(Clone, Eq, PartialEq)]
 pub enum CredentialSource {
     Keys { key_id: String, secret: Secret },
-    Environment(AwsEnvironment),
+    Environment(Box<AwsEnvironment>),
 }
 
 /// A role that is taken with them.

@@ -12,7 +12,7 @@ const JSON: &str = r#"{"AccessKeyId": "ASIA", "SecretAccessKey": "lent secret",
 
 fn wallet(environment: AwsEnvironment, role: Option<Role>, sts: &TestService) -> Wallet {
     Wallet::new(
-        CredentialSource::Environment(environment),
+        CredentialSource::Environment(Box::new(environment)),
         role,
         None,
         Some(sts.url("")),
