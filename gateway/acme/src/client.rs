@@ -122,6 +122,17 @@ impl CaError {
         }
     }
 
+    /// Whether it is no answer of the authority at all.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::Foreign { status, .. } => status.is_server_error(),
+            Self::Problem { .. } | Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => {
+                false
+            }
+        }
+    }
+
     /// Whether the same request may well be answered a moment later.
     fn is_passing(&self) -> bool {
         match self {

@@ -141,6 +141,8 @@ impl Attempt<'_> {
                 self.save().await
             }
             Ok(None) => Ok(()),
+            // One that does not answer this answers nothing else.
+            Err(error) if error.is_silence() => Err(error.into()),
             Err(error) => {
                 tracing::debug!(certificate = self.name, %error, "no list of orders");
                 Ok(())
