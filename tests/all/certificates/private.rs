@@ -77,7 +77,7 @@ async fn no_private_key_is_told_to_anybody() {
     site.run_at("trace").await;
     site.until_all("issued", |certificate| certificate["served_from"] == "ca")
         .await;
-    site.is_served().await.unwrap();
+    site.until_served().await;
     // And an order on its way, whose key nobody has seen yet.
     site.ca
         .direct(|script| script.refuses_orders = Some(("unauthorized", "no")));
