@@ -474,11 +474,13 @@ pub async fn killed() -> Outcome {
     let log = cluster.pebble.log();
     let cut_short = log.matches(" set INVALID by invalid authz").count();
     match cluster.counted() {
-        (orders, 1, 1) if cut_short <= MOST_CUT_SHORT && orders == NAMES + cut_short => Ok(format!(
-            "killed at {} states: {NAMES} of {NAMES} issued, {orders} orders, of which the authority \
+        (orders, 1, 1) if cut_short <= MOST_CUT_SHORT && orders == NAMES + cut_short => {
+            Ok(format!(
+                "killed at {} states: {NAMES} of {NAMES} issued, {orders} orders, of which the authority \
              found {cut_short} invalid, one account, bound once",
-            STATES.len()
-        )),
+                STATES.len()
+            ))
+        }
         counted => Err(format!(
             "orders, accounts, bindings: {counted:?}, of which {cut_short} invalid\n{}",
             cluster.logs()
