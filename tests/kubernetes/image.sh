@@ -19,6 +19,7 @@ fi
 image=$(mktemp -d)
 trap 'rm -rf "$image"' EXIT
 install -D -m 0755 "$program" "$image/postern"
+strip --strip-debug "$image/postern"
 setcap cap_net_bind_service=+ep "$image/postern"
 install -d -o 65532 -g 65532 -m 0700 "$image/run/postern" "$image/var/cache/postern"
 chmod 0755 "$image" "$image/run" "$image/var" "$image/var/cache"
