@@ -190,8 +190,11 @@ pub(crate) struct Binding {
 /// Makes a call until there is an answer or an error that lasts: the answer, and when to ask again.
 /// No function, because what a closure lends to its future cannot be sent to another thread.
 macro_rules! asked {
-    ($call:expr) => {{
-        let mut tries = Tries::default();
+    ($call:expr) => {
+        asked!(Tries::default(), $call)
+    };
+    ($tries:expr, $call:expr) => {{
+        let mut tries = $tries;
         loop {
             let (asked, exchange) = Exchange::of($call).await;
             match asked {
@@ -310,7 +313,8 @@ impl Ca {
                 serial: serial.into(),
             });
         }
-        Ok(reply(asked!(async {
+        // Sent once: one that was not answered may have been placed, and is looked for first.
+        Ok(reply(asked!(Tries::of_nonces(), async {
             let placed = account.inner.new_order(&wanted).await;
             match (placed, Exchange::location()) {
                 // It was placed, by an authority that does not say what it replaces.
@@ -525,6 +529,14 @@ impl Default for Tries {
 }
 
 impl Tries {
+    /// For what may be done only once: a request that was refused for its nonce did nothing.
+    fn of_nonces() -> Self {
+        Self {
+            pauses: [].iter(),
+            nonces: 0,
+        }
+    }
+
     /// Waits for another try, or gives the error back.
     async fn again(&mut self, error: CaError) -> Result<(), CaError> {
         if error.is("badNonce") && self.nonces < NONCE_TRIES {
