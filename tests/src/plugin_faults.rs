@@ -28,7 +28,7 @@ pub struct Plan {
     pub traps: u64,
     /// When the traps are given up.
     pub traps_within: Duration,
-    /// How long loops run, and how long it is quiet before; none leaves the part out.
+    /// How long loops run, and how long it is quiet in between; none leaves the part out.
     pub loops_for: Duration,
 }
 

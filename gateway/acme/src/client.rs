@@ -270,7 +270,10 @@ impl Ca {
             let proof = key.bind(&url, &binding.key_id, &binding.mac);
             payload["externalAccountBinding"] = proof;
         }
-        let answer = self.introduce(&url, key, &payload.to_string()).await?;
+        // Signed by a key that has no account yet.
+        let payload = payload.to_string();
+        let sign = |nonce: &str| key.sign(&url, nonce, &payload);
+        let answer = self.signed(&url, sign).await?;
         location(&answer.headers).ok_or(CaError::Lacks {
             what: "the URL of the account",
         })
@@ -416,12 +419,11 @@ impl Ca {
         }))
     }
 
-    /// A request that is signed by a key that has no account yet.
-    async fn introduce(
+    /// A request with a body that is signed for a nonce, each time that it is sent.
+    async fn signed(
         &self,
         url: &str,
-        key: &AccountKey,
-        payload: &str,
+        sign: impl Fn(&str) -> Result<String, KeyError>,
     ) -> Result<Answer, CaError> {
         let mut tries = Tries::default();
         let mut nonce = None;
@@ -430,7 +432,7 @@ impl Ca {
                 Some(nonce) => nonce,
                 None => self.nonce().await?,
             };
-            let body = Bytes::from(key.sign(url, &fresh, payload)?);
+            let body = Bytes::from(sign(&fresh)?);
             let sent = self.http.send(Method::POST, url, Some(JOSE), body).await;
             let answer = match sent {
                 Ok(answer) => {

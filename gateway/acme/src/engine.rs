@@ -109,6 +109,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     desired: watch::Receiver<Arc<Desired>>,
     entries: BTreeMap<CertificateName, Entry>,
+    /// Certificates that are worked on, wanted still or not: one attempt each at a time.
+    running: BTreeSet<CertificateName>,
     issued: watch::Sender<Arc<Issued>>,
     state: watch::Sender<Arc<State>>,
     /// Attempts that ended, by issuer, outcome and reason.
@@ -124,7 +126,6 @@ struct Entry {
     order: OrderDocument,
     /// What keeps the certificate that is there from being served.
     unusable: Option<Trouble>,
-    is_running: bool,
     /// Another replica works on it.
     is_elsewhere: bool,
 }
@@ -142,6 +143,7 @@ impl Engine {
             shared,
             desired,
             entries: BTreeMap::new(),
+            running: BTreeSet::new(),
             issued: watch::Sender::default(),
             state: watch::Sender::default(),
             orders: BTreeMap::new(),
@@ -180,14 +182,9 @@ impl Engine {
         let loads: Vec<BoxFuture<'_, Entry>> = loads.collect();
         let loads = stream::iter(loads).buffer_unordered(LOADS_AT_ONCE);
         let loaded: Vec<Entry> = loads.collect().await;
-        for mut entry in loaded {
-            let name = entry.job.name.clone();
-            if let Some(before) = self.entries.get(&name) {
-                // One at a time: the attempt for what was wanted before ends first.
-                entry.is_running = before.is_running;
-            }
-            self.entries.insert(name, entry);
-        }
+        let loaded = loaded.into_iter();
+        self.entries
+            .extend(loaded.map(|entry| (entry.job.name.clone(), entry)));
         self.publish();
     }
 
@@ -211,7 +208,6 @@ impl Engine {
                     at: now,
                     ..Trouble::default()
                 }),
-                is_running: false,
                 is_elsewhere: true,
             };
             (job.name.clone(), entry)
@@ -244,7 +240,6 @@ impl Engine {
             certificate: None,
             order: OrderDocument::default(),
             unusable: None,
-            is_running: false,
             is_elsewhere: false,
             name,
         };
@@ -323,6 +318,8 @@ impl Engine {
     /// been another one meanwhile.
     pub async fn run(&mut self) {
         Self::show_challenges(&self.shared, true).await;
+        // Of attempts that ended with an earlier call.
+        self.running.clear();
         self.reload().await;
         let mut running: FuturesUnordered<BoxFuture<'static, (Job, Option<Done>)>> =
             FuturesUnordered::new();
@@ -331,7 +328,7 @@ impl Engine {
             let mut next = now + LONGEST_SLEEP;
             let mut due = Vec::new();
             for (name, entry) in &self.entries {
-                if entry.is_running {
+                if self.running.contains(name) {
                     continue;
                 }
                 let at = entry.due(&self.desired.borrow(), now);
@@ -381,7 +378,7 @@ impl Engine {
         let issuer = desired.issuers.get(&entry.job.issuer)?;
         let fallback = issuer.spec.fallback.as_ref();
         let fallback = fallback.and_then(|name| desired.issuers.get(name));
-        entry.is_running = true;
+        self.running.insert(name.clone());
         Some(Task {
             job: entry.job.clone(),
             name: entry.name.clone(),
@@ -398,11 +395,11 @@ impl Engine {
     fn finish(&mut self, job: &Job, done: Option<Done>) {
         let now = self.shared.clock.now();
         let name = &job.name;
+        self.running.remove(name);
         let Some(entry) = self.entries.get_mut(name) else {
             // Not wanted any more.
             return;
         };
-        entry.is_running = false;
         let Some(done) = done else {
             tracing::error!(certificate = %name, "an attempt failed: the gateway has a fault");
             entry.order.next_try = now + 10 * MINUTE;
@@ -445,8 +442,10 @@ impl Engine {
             is_new
         });
         let desired = self.desired.borrow();
-        let certificates = self.entries.values();
-        let certificates = certificates.map(|entry| entry.status(&desired, now));
+        let certificates = self.entries.iter().map(|(name, entry)| {
+            let is_running = self.running.contains(name);
+            entry.status(&desired, is_running, now)
+        });
         self.state.send_replace(Arc::new(State {
             certificates: certificates.collect(),
             orders: self.orders.clone(),
@@ -511,7 +510,7 @@ impl Entry {
         }
     }
 
-    fn status(&self, desired: &Desired, now: Seconds) -> CertificateStatus {
+    fn status(&self, desired: &Desired, is_running: bool, now: Seconds) -> CertificateStatus {
         let (action, at) = self.next(desired, now);
         let at = match action {
             Action::Renew(at) => at,
@@ -533,7 +532,7 @@ impl Entry {
             }),
             action,
             at,
-            is_running: self.is_running,
+            is_running,
             failures: self.order.failures,
             trouble: match action {
                 Action::Nothing => Some(Trouble {

@@ -18,6 +18,7 @@ use http::Uri;
 use http::header;
 use http_body_util::BodyExt as _;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
@@ -193,24 +194,19 @@ impl Http {
 
     async fn read(
         &self,
-        answer: http::Response<hyper::body::Incoming>,
+        answer: http::Response<Incoming>,
         sender: SendRequest<Full<Bytes>>,
         host: String,
     ) -> Result<Answer, HttpError> {
-        let (parts, mut body) = answer.into_parts();
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| HttpError::Exchange {
-                host: host.clone(),
-                error: error.to_string(),
-            })?;
-            if let Ok(data) = frame.into_data() {
-                if data.len() > MAX_ANSWER - bytes.len() {
-                    return Err(HttpError::TooLarge { host });
-                }
-                bytes.extend_from_slice(&data);
+        let (parts, body) = answer.into_parts();
+        let body = match whole(body, MAX_ANSWER).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Err(HttpError::TooLarge { host }),
+            Err(error) => {
+                let error = error.to_string();
+                return Err(HttpError::Exchange { host, error });
             }
-        }
+        };
         *self.idle.lock().await = Some(Idle {
             authority: host,
             sender,
@@ -218,7 +214,21 @@ impl Http {
         Ok(Answer {
             status: parts.status,
             headers: parts.headers,
-            body: bytes.freeze(),
+            body,
         })
     }
+}
+
+/// All bytes of a body; `None` if there are more than `most`.
+pub(crate) async fn whole(mut body: Incoming, most: usize) -> Result<Option<Bytes>, hyper::Error> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if data.len() > most - bytes.len() {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(bytes.freeze()))
 }

@@ -31,6 +31,7 @@ use crate::error::Cause;
 use crate::error::PluginError;
 use crate::host::HostState;
 
+pub(crate) mod alarm;
 pub(crate) mod memory;
 pub(crate) mod thread_time;
 pub(crate) mod ticker;

@@ -19,6 +19,7 @@ use crate::bindings::postern::plugin::types;
 use crate::callout::Callouts;
 use crate::component::Phase;
 use crate::component::exports::Guests;
+use crate::engine::turns;
 use crate::error::Breach;
 use crate::error::PluginError;
 use crate::error::TrapKind;
@@ -122,7 +123,10 @@ impl Instance {
         store.set_hostcall_fuel(most_lifted(plugin.limits()));
         store.set_max_component_handles(MAX_HANDLES);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|mut store| store.data_mut().meter.tick());
+        store.epoch_deadline_callback(|mut store| {
+            let engine = store.engine().clone();
+            store.data_mut().meter.tick(&engine)
+        });
 
         let linked = component.linked();
         let instantiated = wall.within(linked.instantiate_async(&mut store)).await?;
@@ -205,6 +209,7 @@ impl Instance {
         let state = store.data();
         view.fill(names, &state.exchange, state.plugin());
         store.set_epoch_deadline(1);
+        turns::begin(store.engine());
         match ask {
             Ask::Request => {
                 let guest = guests.request.as_ref().ok_or(PluginError::NoPhase)?;

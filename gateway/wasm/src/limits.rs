@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use postern_core::config::plugin::PluginLimits;
 use tokio::time::Instant;
+use wasmtime::Engine;
 use wasmtime::ResourceLimiter;
 use wasmtime::UpdateDeadline;
 
@@ -164,14 +165,17 @@ impl Meter {
     ///
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
-    pub(crate) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+    pub(crate) fn tick(&mut self, engine: &Engine) -> wasmtime::Result<UpdateDeadline> {
         let slice = match self.time.began {
             Some(_) => turns::since_last().min(TICK),
             None => ticker::epoch(),
         };
         self.burned += slice;
         match self.time.end_slice(thread_time(), slice) {
-            Verdict::GoOn => Ok(UpdateDeadline::YieldCustom(1, Box::pin(turns::pause()))),
+            Verdict::GoOn => {
+                let pause = turns::pause(engine.clone());
+                Ok(UpdateDeadline::YieldCustom(1, Box::pin(pause)))
+            }
             Verdict::End => Err(wasmtime::Error::new(HostFault::Cpu)),
         }
     }

@@ -292,3 +292,47 @@ async fn a_document_that_was_cut_short_costs_one_order_and_says_so() {
         .await;
     assert_eq!(ca.counts().orders, 2);
 }
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_is_not_ordered_again() {
+    let ca = ScriptedCa::start(Script::default()).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    life.rest().await;
+    life.disk.is_torn.store(true, Ordering::Relaxed);
+    let mut life = life.again();
+    for _ in 0..3 {
+        let status = life.rest().await;
+        assert_eq!(reason(&status), "StorageFailed", "{status:#?}");
+        life.pass(HOUR);
+    }
+    life.disk.is_torn.store(false, Ordering::Relaxed);
+    life.pass(HOUR);
+    life.until("served again", |all| all[0].served.is_some())
+        .await;
+    assert_eq!(ca.counts().orders, 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_wanted_again_before_its_attempt_ended_is_ordered_once() {
+    let script = Script {
+        is_slow: true,
+        ..Script::default()
+    };
+    let ca = ScriptedCa::start(script).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    for _ in 0..5 {
+        life.until("begun", |all| all[0].is_running).await;
+        let desired = life.desired.send_replace(Arc::default());
+        life.until_empty().await;
+        life.desired.send_replace(desired);
+    }
+    ca.direct(|script| script.is_slow = false);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    life.rest().await;
+    assert_eq!(ca.counts().orders, 1);
+}

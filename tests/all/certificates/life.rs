@@ -44,6 +44,8 @@ pub(super) const DAY: u64 = 24 * HOUR;
 pub(super) struct Disk {
     pub(super) documents: Arc<Mutex<Documents>>,
     pub(super) is_full: Arc<AtomicBool>,
+    /// Certificates cannot be read.
+    pub(super) is_torn: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -66,8 +68,15 @@ impl Store for Disk {
         name: &'a str,
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
         let key = (kind, name.to_owned());
-        let found = self.documents.lock().unwrap().get(&key).cloned();
-        Box::pin(async { Ok(found) })
+        let is_torn = kind == Kind::Certificate && self.is_torn.load(Ordering::Relaxed);
+        let found = match is_torn {
+            true => Err(StoreError {
+                place: "disk".to_owned(),
+                error: "Input/output error".to_owned(),
+            }),
+            false => Ok(self.documents.lock().unwrap().get(&key).cloned()),
+        };
+        Box::pin(async { found })
     }
 
     fn save<'a>(

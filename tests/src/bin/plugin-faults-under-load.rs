@@ -3,7 +3,7 @@
 //! First: clients ask without a pause, and one request of a hundred makes the plugin trap; that one
 //! is answered as the policy says, every other one whole, and memory stays. Then: eight plugins
 //! loop without end while clients ask for another route at a steady pace; each loop is answered
-//! soon after its deadline, and the others hardly wait longer than before.
+//! soon after its deadline, and the others hardly wait longer than in between.
 //!
 //! Prints a table; exits 1 if something did not hold. With `--traps 0` or `--loop-seconds 0` a part
 //! is left out. `--gateway` names another program than the one that was built beside this; how long

@@ -320,6 +320,18 @@ impl Cluster {
         )
     }
 
+    /// What to look at when these are not the numbers that were wanted.
+    fn miscounted(&self, counted: (usize, usize, usize)) -> String {
+        let log = self.pebble.log();
+        let is_told = |line: &&str| line.contains("order") || line.contains("authorization");
+        let told: Vec<&str> = log.lines().filter(is_told).collect();
+        format!(
+            "orders, accounts, bindings: {counted:?}\n{}\n{}",
+            self.logs(),
+            told.join("\n")
+        )
+    }
+
     /// Nothing is left of an order, and each Secret is labelled as ours.
     async fn swept(&self) -> Result<(), String> {
         let list = objects::collection("postern", "secrets");
@@ -436,10 +448,7 @@ pub async fn issued() -> Outcome {
             "{NAMES} of {NAMES} issued in {:.1} s, {NAMES} orders, one account, bound once; served by {GATEWAYS} gateways",
             took.as_secs_f32()
         )),
-        counted => Err(format!(
-            "orders, accounts, bindings: {counted:?}\n{}",
-            cluster.logs()
-        )),
+        counted => Err(cluster.miscounted(counted)),
     }
 }
 
@@ -471,9 +480,6 @@ pub async fn killed() -> Outcome {
             "killed at {} states: {NAMES} of {NAMES} issued, {NAMES} orders, one account, bound once",
             STATES.len()
         )),
-        counted => Err(format!(
-            "orders, accounts, bindings: {counted:?}\n{}",
-            cluster.logs()
-        )),
+        counted => Err(cluster.miscounted(counted)),
     }
 }

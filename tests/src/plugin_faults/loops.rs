@@ -34,6 +34,8 @@ const CPU: Duration = Duration::from_millis(50);
 const TIME: Duration = Duration::from_millis(100);
 /// How late the answer to a loop may be.
 const LATE: Duration = Duration::from_millis(20);
+/// Loops and quiet come by turns, so many times: what else the machine does falls on both.
+const ROUNDS: u32 = 5;
 /// Requests of others: one each so often.
 const PACE: Duration = Duration::from_millis(5);
 /// How many times as long the slowest hundredth of them may take.
@@ -50,6 +52,9 @@ pub(super) struct Loops {
     at_once: Ends,
 }
 
+/// Connections between two requests.
+type Idle = Arc<Mutex<Vec<Client>>>;
+
 /// How loops ended.
 #[derive(Debug, Default)]
 struct Ends {
@@ -59,7 +64,7 @@ struct Ends {
     longest: Duration,
 }
 
-/// How long others took, ascending.
+/// How long others took; ascending once added.
 #[derive(Debug, Default)]
 struct Times {
     took: Vec<Duration>,
@@ -71,6 +76,12 @@ impl Times {
         let index = (self.took.len() * percent).div_ceil(100);
         let time = self.took.get(index.saturating_sub(1));
         time.copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, other: Self) {
+        self.took.extend(other.took);
+        self.took.sort_unstable();
+        self.failed += other.failed;
     }
 
     fn text(&self) -> String {
@@ -123,7 +134,7 @@ impl Loops {
                 self.alone.text(CPU, "processor time"),
             ),
             ("loops, eight at once", self.at_once.text(TIME, "time")),
-            ("  other routes, quiet before", self.quiet.text()),
+            ("  other routes, in between", self.quiet.text()),
             ("  other routes meanwhile", self.during.text()),
             (
                 "  p99, ratio",
@@ -165,17 +176,21 @@ pub(super) async fn run(plan: &Plan) -> Loops {
         client = one_loop(client, 0, &mut seen.alone).await;
     }
     // Connections of everyone are there, and the processor is awake.
-    ask_steadily(addr, Duration::from_millis(500)).await;
-    seen.quiet = ask_steadily(addr, plan.loops_for).await;
-    let end = Instant::now() + plan.loops_for;
-    let loops: JoinSet<_> = (0..LOOPS)
-        .map(|number| loop_on(addr, number, end))
-        .collect();
-    seen.during = ask_steadily(addr, plan.loops_for).await;
-    for ends in loops.join_all().await {
-        seen.at_once.loops += ends.loops;
-        seen.at_once.wrong += ends.wrong;
-        seen.at_once.longest = seen.at_once.longest.max(ends.longest);
+    let idle = Idle::default();
+    ask_steadily(addr, &idle, Duration::from_millis(500)).await;
+    let turn = plan.loops_for / ROUNDS;
+    for _ in 0..ROUNDS {
+        seen.quiet.add(ask_steadily(addr, &idle, turn).await);
+        let end = Instant::now() + turn;
+        let loops: JoinSet<_> = (0..LOOPS)
+            .map(|number| loop_on(addr, number, end))
+            .collect();
+        seen.during.add(ask_steadily(addr, &idle, turn).await);
+        for ends in loops.join_all().await {
+            seen.at_once.loops += ends.loops;
+            seen.at_once.wrong += ends.wrong;
+            seen.at_once.longest = seen.at_once.longest.max(ends.longest);
+        }
     }
     gateway.end().await;
     seen
@@ -210,14 +225,13 @@ async fn one_loop(mut client: Client, number: usize, ends: &mut Ends) -> Client 
 }
 
 /// Asks for the route without plugin at a steady pace, whether the last answer is there or not.
-async fn ask_steadily(addr: SocketAddr, length: Duration) -> Times {
-    let idle = Arc::new(Mutex::new(Vec::new()));
+async fn ask_steadily(addr: SocketAddr, idle: &Idle, length: Duration) -> Times {
     let mut asked = JoinSet::new();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let end = Instant::now() + length;
     while pace.tick().await < end {
-        asked.spawn(ask(addr, Arc::clone(&idle)));
+        asked.spawn(ask(addr, Arc::clone(idle)));
     }
     let mut times = Times::default();
     for took in asked.join_all().await {
@@ -226,12 +240,11 @@ async fn ask_steadily(addr: SocketAddr, length: Duration) -> Times {
             None => times.failed += 1,
         }
     }
-    times.took.sort_unstable();
     times
 }
 
 /// One request over an idle connection, else over a new one.
-async fn ask(addr: SocketAddr, idle: Arc<Mutex<Vec<Client>>>) -> Option<Duration> {
+async fn ask(addr: SocketAddr, idle: Idle) -> Option<Duration> {
     let client = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let mut client = match client {
         Some(client) => client,

@@ -2,19 +2,12 @@
 //! it. An authority that lists the orders of an account (RFC 8555, 7.1.2.1) has it still; others give
 //! an order that is pending again to who asks for the same names.
 
-use bytes::Bytes;
-use http::Method;
 use serde::Deserialize;
 
 use super::Account;
 use super::Ca;
 use super::CaError;
-use super::JOSE;
-use super::NONCE;
-use super::Tries;
-use super::checked;
 use super::parse;
-use super::text;
 use crate::http::Answer;
 
 /// Most orders that are looked at, and most pages of a list: a long list is not worth more than the
@@ -80,29 +73,8 @@ impl Ca {
 
     /// What is at a URL that only the account may see (RFC 8555, 6.3).
     async fn look(&self, account: &Account, url: &str) -> Result<Answer, CaError> {
-        let mut tries = Tries::default();
-        let mut nonce = None;
-        loop {
-            let fresh = match nonce.take() {
-                Some(nonce) => nonce,
-                None => self.nonce().await?,
-            };
-            let body = account.key.sign_as(account.inner.id(), url, &fresh, "")?;
-            let sent = self
-                .http
-                .send(Method::POST, url, Some(JOSE), Bytes::from(body));
-            let answer = match sent.await {
-                Ok(answer) => {
-                    nonce = text(&answer.headers, NONCE).map(str::to_owned);
-                    checked(answer, &self.clock)
-                }
-                Err(error) => Err(error.into()),
-            };
-            match answer {
-                Ok(answer) => return Ok(answer),
-                Err(error) => tries.again(error).await?,
-            }
-        }
+        let sign = |nonce: &str| account.key.sign_as(account.inner.id(), url, nonce, "");
+        self.signed(url, sign).await
     }
 }
 

@@ -19,6 +19,7 @@ use crate::order::Failure;
 use crate::order::Outcome;
 use crate::renewal;
 use crate::store::Kind;
+use crate::store::StoreError;
 use crate::verify;
 
 /// How long an issuer has to fail before another one stands in.
@@ -45,12 +46,15 @@ pub(super) struct Done {
 }
 
 pub(super) async fn run(shared: &Shared, task: Task) -> Done {
-    let store = &*shared.store;
-    let kept = match document::load(store, Kind::Order, &task.name).await {
-        Ok(kept) => kept.unwrap_or_default(),
+    let now = shared.clock.now();
+    let (kept, certificate) = match read(shared, &task).await {
+        Ok(read) => read,
         Err(error) => {
-            let mut order = OrderDocument::default();
-            let now = shared.clock.now();
+            // What cannot be read may be there: it is not ordered again.
+            let mut order = OrderDocument {
+                asked_as: task.job.fingerprint.clone(),
+                ..OrderDocument::default()
+            };
             Failure::from(error).note(&mut order, now);
             return Done {
                 order,
@@ -59,6 +63,17 @@ pub(super) async fn run(shared: &Shared, task: Task) -> Done {
             };
         }
     };
+    if let Some(certificate) = certificate
+        && !is_same(&certificate, task.certificate.as_deref())
+        && super::usable(&certificate, &task.job.hosts, now).is_ok()
+    {
+        // It has come since the engine looked, which decides anew.
+        return Done {
+            order: kept,
+            certificate: Some(certificate),
+            counted: None,
+        };
+    }
     if let Some(certificate) = &task.certificate
         && is_over(&kept, certificate)
     {
@@ -74,6 +89,23 @@ pub(super) async fn run(shared: &Shared, task: Task) -> Done {
         };
     }
     order(shared, task, kept).await
+}
+
+/// What is kept at this moment.
+async fn read(
+    shared: &Shared,
+    task: &Task,
+) -> Result<(OrderDocument, Option<CertificateDocument>), StoreError> {
+    let store = &*shared.store;
+    let order: Option<OrderDocument> = document::load(store, Kind::Order, &task.name).await?;
+    let bytes = store.load(Kind::Certificate, &task.name).await?;
+    // One that is malformed is as good as none, as the engine has said when it looked.
+    let certificate = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok((order.unwrap_or_default(), certificate))
+}
+
+fn is_same(certificate: &CertificateDocument, known: Option<&CertificateDocument>) -> bool {
+    known.is_some_and(|known| known.chain == certificate.chain && known.key == certificate.key)
 }
 
 /// Whether an order has led to this certificate, and a process was killed before it said so.

@@ -28,7 +28,7 @@ use super::turns;
 pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// An epoch while guests burn processor time. Others in their worker wait as long each time that
 /// they wait for a socket.
-const SLICE: Duration = Duration::from_micros(250);
+pub(crate) const SLICE: Duration = Duration::from_micros(250);
 /// Epochs without a suspended guest after which they are long again.
 const CALM_TICKS: u32 = 8;
 /// Ticks without a call before the thread sleeps. Waking it costs a system call in a worker, so it
@@ -38,12 +38,21 @@ const IDLE_TICKS: u32 = 50;
 /// Whether epochs are short now. For all engines of the process: there is one, but in tests.
 static IS_SHORT: AtomicBool = AtomicBool::new(false);
 
+pub(crate) fn is_short() -> bool {
+    IS_SHORT.load(Ordering::Relaxed)
+}
+
 /// How long an epoch is now.
 pub(crate) fn epoch() -> Duration {
-    match IS_SHORT.load(Ordering::Relaxed) {
+    match is_short() {
         true => SLICE,
         false => TICK,
     }
+}
+
+/// Guests burn processor time.
+pub(crate) fn shorten() {
+    IS_SHORT.store(true, Ordering::Relaxed);
 }
 
 /// The thread, seen from the engine. Ends it when dropped.

@@ -16,7 +16,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use wasmtime::Engine;
+
+use super::alarm;
 use super::thread_time::thread_time;
+use super::ticker;
+use super::ticker::SLICE;
 
 /// Used by one thread; locked and atomic because what suspends a guest has to be `Send`.
 #[derive(Debug, Default)]
@@ -40,14 +45,25 @@ thread_local! {
 /// How often a guest was suspended, in the whole process.
 static PAUSES: AtomicU64 = AtomicU64::new(0);
 
-/// Suspends a guest until sockets have been polled and it is its turn.
-pub(crate) fn pause() -> impl Future<Output = ()> + Send + 'static {
+/// Suspends a guest of this engine until sockets have been polled and it is its turn.
+pub(crate) fn pause(engine: Engine) -> impl Future<Output = ()> + Send + 'static {
     PAUSES.fetch_add(1, Ordering::Relaxed);
+    ticker::shorten();
     // Other processes first, as the kernel would have it only every few milliseconds: the
     // upstreams of this machine, and its clients. Comes back at once if nobody wants to run.
     std::thread::yield_now();
     let turns = TURNS.with(Arc::clone);
-    async move { turns.wait().await }
+    async move {
+        turns.wait().await;
+        alarm::set(&engine, SLICE);
+    }
+}
+
+/// A call begins. While other guests burn, the end of its first slice must not wait for the kernel.
+pub(crate) fn begin(engine: &Engine) {
+    if ticker::is_short() {
+        alarm::set(engine, SLICE);
+    }
 }
 
 /// How often a guest was suspended so far, in the whole process: it grows while guests burn
@@ -135,13 +151,14 @@ mod tests {
 
     /// What happens, in order, while guests take turns.
     async fn events() -> Vec<Event> {
+        let engine = Engine::default();
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut guests = JoinSet::new();
         for guest in 0..GUESTS {
-            let log = Arc::clone(&log);
+            let (log, engine) = (Arc::clone(&log), engine.clone());
             guests.spawn(async move {
                 for _ in 0..ROUNDS {
-                    pause().await;
+                    pause(engine.clone()).await;
                     log.lock().unwrap().push(Event::Turn(guest));
                 }
             });
@@ -182,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_nobody_polls_keeps_nobody_waiting() {
-        let mut left_alone = Box::pin(pause());
+        let mut left_alone = Box::pin(pause(Engine::default()));
         let is_pending =
             std::future::poll_fn(|cx| Poll::Ready(left_alone.as_mut().poll(cx).is_pending()));
         assert!(is_pending.await);

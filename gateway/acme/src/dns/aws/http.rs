@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use bytes::BytesMut;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -16,7 +15,6 @@ use http::Request;
 use http::StatusCode;
 use http::Uri;
 use http::header;
-use http_body_util::BodyExt as _;
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -30,6 +28,8 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+use crate::http::whole;
 
 /// Largest answer: a hundred sets of records take a tenth of it.
 const MAX_ANSWER: usize = 512 << 10;
@@ -190,20 +190,11 @@ impl Http {
             let _ = connection.await;
         });
         let answer = sender.send_request(request).await.map_err(failed)?;
-        let (parts, mut body) = answer.into_parts();
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.map_err(failed)?.into_data() {
-                if data.len() > MAX_ANSWER - bytes.len() {
-                    return Err(AwsError::TooLarge { host });
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-        Ok(Answer {
-            status: parts.status,
-            body: bytes.freeze(),
-        })
+        let (parts, body) = answer.into_parts();
+        let body = whole(body, MAX_ANSWER).await.map_err(failed)?;
+        let body = body.ok_or(AwsError::TooLarge { host })?;
+        let status = parts.status;
+        Ok(Answer { status, body })
     }
 
     async fn connect(&self, uri: &Uri, host: &str) -> Result<Box<dyn Io>, AwsError> {
