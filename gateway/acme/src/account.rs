@@ -37,7 +37,7 @@ pub(crate) async fn account(store: &dyn Store, issuer: &Issuer) -> Result<Accoun
         other => {
             if let Some(old) = other {
                 // Certificates of it can still be revoked.
-                let aside = format!("{name}.previous");
+                let aside = format!("{name}.{}", document::short_hash(&old.key));
                 document::save(store, Kind::Account, &aside, &old).await?;
             }
             let new = AccountDocument {

@@ -122,14 +122,16 @@ impl CaError {
         }
     }
 
-    /// Whether it is no answer of the authority at all.
+    /// Whether it says nothing of what was asked: no answer, or one of who is busy.
     pub(crate) fn is_silence(&self) -> bool {
         match self {
             Self::Http(_) => true,
-            Self::Foreign { status, .. } => status.is_server_error(),
-            Self::Problem { .. } | Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => {
-                false
+            Self::Problem { status, .. } | Self::Foreign { status, .. } => {
+                status.is_server_error()
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+                    || self.is("badNonce")
             }
+            Self::Lacks { .. } | Self::Refused { .. } | Self::Key(_) => false,
         }
     }
 
@@ -156,6 +158,13 @@ impl CaError {
 pub(crate) struct Reply<T> {
     pub(crate) value: T,
     pub(crate) retry_at: Option<Seconds>,
+}
+
+/// An order that was placed.
+pub(crate) struct Placed {
+    pub(crate) url: String,
+    /// As the authority answered; `None` where the answer cannot be used, and it is to be asked for.
+    pub(crate) reply: Option<Reply<Order>>,
 }
 
 /// An account that exists.
@@ -303,7 +312,7 @@ impl Ca {
         hosts: &[String],
         profile: Option<&str>,
         replaces: Option<&str>,
-    ) -> Result<Reply<Order>, CaError> {
+    ) -> Result<Placed, CaError> {
         let identifiers: Vec<Identifier> = hosts.iter().cloned().map(Identifier::Dns).collect();
         let replaces = replaces.and_then(|id| id.split_once('.'));
         let mut wanted = NewOrder::new(&identifiers);
@@ -317,14 +326,24 @@ impl Ca {
             });
         }
         // Sent once: one that was not answered may have been placed, and is looked for first.
-        Ok(reply(asked!(Tries::of_nonces(), async {
+        let (placed, retry_at) = asked!(Tries::of_nonces(), async {
             let placed = account.inner.new_order(&wanted).await;
             match (placed, Exchange::location()) {
                 // It was placed, by an authority that does not say what it replaces.
-                (Err(instant_acme::Error::Other(_)), Some(url)) => account.inner.order(url).await,
-                (placed, _) => placed,
+                (Err(instant_acme::Error::Other(_)), Some(url)) => Ok(Err(url)),
+                (placed, _) => placed.map(Ok),
             }
-        })))
+        });
+        Ok(match placed {
+            Ok(order) => {
+                let reply = reply((order, retry_at));
+                Placed {
+                    url: reply.value.url.clone(),
+                    reply: Some(reply),
+                }
+            }
+            Err(url) => Placed { url, reply: None },
+        })
     }
 
     pub(crate) async fn order(

@@ -66,6 +66,8 @@ pub(crate) struct OrderDocument {
     pub(crate) key: String,
     pub(crate) key_type: String,
     pub(crate) url: Option<String>,
+    /// The URL of the account that orders.
+    pub(crate) account: Option<String>,
     /// Whether the authority may have made an order whose URL is not known.
     pub(crate) was_asked: bool,
     /// The certificate that this one replaces, where the authority was told.

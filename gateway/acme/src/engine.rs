@@ -109,8 +109,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     desired: watch::Receiver<Arc<Desired>>,
     entries: BTreeMap<CertificateName, Entry>,
-    /// Certificates that are worked on, wanted still or not: one attempt each at a time.
-    running: BTreeSet<CertificateName>,
+    /// Names of the documents that are worked on, wanted still or not: one attempt each at a time.
+    running: BTreeSet<String>,
     issued: watch::Sender<Arc<Issued>>,
     state: watch::Sender<Arc<State>>,
     /// Attempts that ended, by issuer, outcome and reason.
@@ -328,7 +328,7 @@ impl Engine {
             let mut next = now + LONGEST_SLEEP;
             let mut due = Vec::new();
             for (name, entry) in &self.entries {
-                if self.running.contains(name) {
+                if self.running.contains(&entry.name) {
                     continue;
                 }
                 let at = entry.due(&self.desired.borrow(), now);
@@ -378,7 +378,7 @@ impl Engine {
         let issuer = desired.issuers.get(&entry.job.issuer)?;
         let fallback = issuer.spec.fallback.as_ref();
         let fallback = fallback.and_then(|name| desired.issuers.get(name));
-        self.running.insert(name.clone());
+        self.running.insert(entry.name.clone());
         Some(Task {
             job: entry.job.clone(),
             name: entry.name.clone(),
@@ -388,6 +388,7 @@ impl Engine {
                 .certificate
                 .as_ref()
                 .map(|served| Arc::clone(&served.document)),
+            known: entry.order.clone(),
         })
     }
 
@@ -395,7 +396,7 @@ impl Engine {
     fn finish(&mut self, job: &Job, done: Option<Done>) {
         let now = self.shared.clock.now();
         let name = &job.name;
-        self.running.remove(name);
+        self.running.remove(&job.document_name());
         let Some(entry) = self.entries.get_mut(name) else {
             // Not wanted any more.
             return;
@@ -403,6 +404,7 @@ impl Engine {
         let Some(done) = done else {
             tracing::error!(certificate = %name, "an attempt failed: the gateway has a fault");
             entry.order.next_try = now + 10 * MINUTE;
+            entry.order.asked_as.clone_from(&job.fingerprint);
             return;
         };
         if let Some((issuer, outcome, reason)) = done.counted {
@@ -442,8 +444,8 @@ impl Engine {
             is_new
         });
         let desired = self.desired.borrow();
-        let certificates = self.entries.iter().map(|(name, entry)| {
-            let is_running = self.running.contains(name);
+        let certificates = self.entries.values().map(|entry| {
+            let is_running = self.running.contains(&entry.name);
             entry.status(&desired, is_running, now)
         });
         self.state.send_replace(Arc::new(State {
@@ -479,11 +481,11 @@ impl Entry {
         let renew = renewal::renew_at(document, &served.facts);
         if work::is_over(&self.order, document) {
             // Shown is the renewal; tidying up is no news.
-            return (Action::Renew(renew), now);
+            return (Action::Renew(renew), self.next_try().max(now));
         }
         let renew = renew.max(self.next_try());
-        if served.facts.id.is_some() && document.ask_at < renew && (renew > now) {
-            let ask = document.ask_at;
+        let ask = document.ask_at.max(self.next_try());
+        if served.facts.id.is_some() && ask < renew && renew > now {
             // Shown is the renewal; asking is no news.
             return (Action::Renew(renew), ask);
         }
@@ -495,7 +497,6 @@ impl Entry {
     fn next_try(&self) -> Seconds {
         let costs = [
             Reason::RateLimited,
-            Reason::LedgerFull,
             Reason::AccountPaused,
             Reason::ValidationFailed,
             Reason::Processing,
@@ -549,15 +550,15 @@ impl Entry {
     }
 }
 
-/// What is kept is served even when it has ended: clients that look see why, and nothing better is
-/// there.
+/// What is kept is served even when it has ended, or has not begun by a clock that may be wrong:
+/// clients that look see why, and nothing better is there.
 fn usable(
     document: &CertificateDocument,
     hosts: &[Hostname],
     now: Seconds,
 ) -> Result<Facts, Refusal> {
     match verify::verify(&document.chain, &document.key, hosts, now) {
-        Err(Refusal::Ended(_)) => verify::facts(&document.chain),
+        Err(Refusal::Ended(_) | Refusal::NotYet(_)) => verify::facts(&document.chain),
         result => result,
     }
 }

@@ -17,6 +17,8 @@ const MAX_REMEMBERED: usize = 2000;
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub(crate) struct Ledger {
+    /// Of the authority that was asked.
+    pub(crate) directory: String,
     /// When certificates were ordered, by registered domain.
     orders: BTreeMap<String, Vec<Seconds>>,
     /// Until when nothing is ordered, by registered domain.
@@ -24,6 +26,13 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    pub(crate) fn new(directory: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// When the next certificate for names of these domains may be ordered: now, if not later.
     /// `share`: new certificates in seven days for each.
     pub(crate) fn free_at<'d>(
@@ -58,6 +67,18 @@ impl Ledger {
             }
         }
         self.forget(now);
+    }
+
+    /// Forgets an order of this moment.
+    pub(crate) fn refused<'d>(&mut self, domains: impl Iterator<Item = &'d str>, at: Seconds) {
+        for domain in domains {
+            let orders = self.orders.get_mut(domain);
+            if let Some(orders) = orders
+                && let Some(position) = orders.iter().rposition(|order| *order == at)
+            {
+                orders.remove(position);
+            }
+        }
     }
 
     pub(crate) fn pause<'d>(
@@ -114,6 +135,9 @@ mod tests {
         assert_eq!(free(&ledger, start + WEEK), start + WEEK);
         let others = ledger.free_at(["b.test"].into_iter(), Some(2), start + 2 * DAY);
         assert_eq!(others, start + 2 * DAY);
+        ledger.refused(["a.test"].into_iter(), start);
+        assert_eq!(free(&ledger, start + 2 * DAY), start + 2 * DAY);
+        ledger.ordered(["a.test"].into_iter(), start);
         let unlimited = ledger.free_at(["a.test"].into_iter(), None, start + 2 * DAY);
         assert_eq!(unlimited, start + 2 * DAY);
     }

@@ -36,13 +36,16 @@ use crate::engine::Issuer;
 use crate::engine::Job;
 use crate::engine::Shared;
 use crate::key;
+use crate::ledger::Ledger;
 use crate::ledger::registered_domain;
 use crate::protocol::Order;
+use crate::protocol::one_line;
 use crate::reason::Reason;
 use crate::store::Kind;
 use crate::verify;
 
 pub(crate) use self::failure::Failure;
+use self::failure::STORAGE_PAUSE;
 
 /// How often an order is asked for while it is young, and how long that is; after that it is left
 /// until the authority says, or a minute.
@@ -55,9 +58,14 @@ const LONGEST_POLL: Seconds = 6 * 60 * 60;
 const PROVIDER_PAUSE: Seconds = 10 * 60;
 /// How long an authority may take to look for a challenge before that counts as a failure.
 const VALIDATION_TIME: Seconds = 10 * 60;
+/// Attempts in which an order is looked for that may be there, while the authority does not say.
+const LOOKS_IN_VAIN: u32 = 5;
 /// Steps of one attempt. A well-behaved authority needs eight; one that answers nonsense for ever
 /// must not hold a place for ever.
 const MAX_STEPS: usize = 200;
+
+/// Of an order that has led to a certificate.
+pub(crate) const NOT_FORGOTTEN: &str = "an order that is over is not forgotten";
 
 /// How an attempt ended, if not in an error.
 pub(crate) enum Outcome {
@@ -89,10 +97,11 @@ impl Attempt<'_> {
         self.kept.hosts = hosts;
         if self.kept.directory != spec.directory
             || self.kept.key_type != spec.key_type.as_str()
+            || self.kept.issuer != self.issuer.name.as_str()
             || is_other
         {
-            // Another authority knows nothing of this order, its key is of the wrong kind, or it is
-            // for other hosts.
+            // Another authority or account knows nothing of this order, its key is of the wrong
+            // kind, or it is for other hosts.
             self.sweep().await;
             self.kept.url = None;
             self.kept.was_asked = false;
@@ -116,6 +125,13 @@ impl Attempt<'_> {
         }
         let account = account::account(&*self.shared.store, self.issuer).await?;
         let ca = self.issuer.ca.get().await?;
+        if self.kept.account.as_deref() != Some(account.url()) {
+            if self.kept.account.is_some() {
+                // The order is of another account, which no longer speaks for us.
+                self.kept.url = None;
+            }
+            self.kept.account = Some(account.url().to_owned());
+        }
         if may_be_there {
             self.find(ca, &account).await?;
         }
@@ -141,8 +157,10 @@ impl Attempt<'_> {
                 self.save().await
             }
             Ok(None) => Ok(()),
-            // One that does not answer this answers nothing else.
-            Err(error) if error.is_silence() => Err(error.into()),
+            // It may be there, and is looked for again; not for ever where nothing answers that.
+            Err(error) if error.is_silence() && self.kept.failures < LOOKS_IN_VAIN => {
+                Err(error.into())
+            }
             Err(error) => {
                 tracing::debug!(certificate = self.name, %error, "no list of orders");
                 Ok(())
@@ -188,12 +206,7 @@ impl Attempt<'_> {
             let share = issuer.spec.certificates_a_week;
             let free = ledger.free_at(self.domains(), share, now);
             if free > now {
-                let share = share.unwrap_or(0);
-                let message = format!(
-                    "{share} certificates were ordered in seven days, which is the share of this gateway; there is room at {}",
-                    shown(free)
-                );
-                return Err(Failure::new(Reason::LedgerFull, message).until(free));
+                return Err(self.ledger_full(free));
             }
         }
         Ok(())
@@ -320,14 +333,13 @@ impl Attempt<'_> {
                         Err(error) if error.is("orderNotReady") => self.again(ca, account).await?,
                         Err(error) => return Err(error.into()),
                     });
-                    // Not in a loop with an authority that does nothing.
-                    if latest
+                    let is_done = latest
                         .as_ref()
-                        .is_some_and(|reply| reply.value.status == OrderStatus::Ready)
-                    {
-                        sleep(POLL).await;
+                        .is_some_and(|reply| reply.value.status != OrderStatus::Ready);
+                    if is_done {
+                        continue;
                     }
-                    continue;
+                    // Asked again, in its time: not in a loop with an authority that does nothing.
                 }
                 OrderStatus::Valid => return self.fetch(ca, order).await,
                 OrderStatus::Processing => {}
@@ -347,7 +359,7 @@ impl Attempt<'_> {
                 let failure = Failure::new(Reason::Processing, "the authority is at work");
                 return Ok(Outcome::Later { at, failure });
             }
-            sleep(POLL.max(Duration::from_secs(wanted - now))).await;
+            sleep(POLL.max(Duration::from_secs(wanted.saturating_sub(now)))).await;
             latest = Some(self.again(ca, account).await?);
         }
         Err(Failure::new(
@@ -372,6 +384,7 @@ impl Attempt<'_> {
                 [] => "none".to_owned(),
                 offered => offered.join(", "),
             };
+            let offered = one_line(&offered);
             return Err(Failure::new(
                 Reason::OrderRefused,
                 format!("the authority has no profile '{profile}'; it offers {offered}"),
@@ -379,6 +392,11 @@ impl Attempt<'_> {
         }
         let replaces = self.replaces(ca).await?;
         let hosts = self.hosts();
+        // What the authority does not count, we do not count.
+        let mut counted_at = None;
+        if replaces.is_none() {
+            counted_at = Some(self.count().await?);
+        }
         let placed = ca.new_order(account, &hosts, profile, replaces.as_deref());
         let (placed, replaces) = match placed.await {
             // Said no to the replacement, not to the order: one that was half done, a certificate
@@ -391,43 +409,81 @@ impl Attempt<'_> {
                             || problem.is("malformed")
                     }) =>
             {
+                counted_at = Some(self.count().await?);
                 (ca.new_order(account, &hosts, profile, None).await, None)
             }
             placed => (placed, replaces),
         };
-        let reply = match placed {
-            Ok(reply) => reply,
+        let placed = match placed {
+            Ok(placed) => placed,
             Err(error) => {
-                // A refusal is an answer: nothing was made.
-                self.kept.was_asked = error.problem().is_none();
-                if let Some(until) = error.retry_at().filter(|_| error.is("rateLimited")) {
-                    self.pause(until).await?;
+                // A refusal is an answer: nothing was made. A fault of theirs is none.
+                self.kept.was_asked = error.problem().is_none() || error.is("serverInternal");
+                if let Some(at) = counted_at.filter(|_| !self.kept.was_asked) {
+                    self.uncount(at).await;
+                }
+                if let Some(until) = error.retry_at().filter(|_| error.is("rateLimited"))
+                    && let Err(failure) = self.pause(until).await
+                {
+                    let detail = failure.message;
+                    tracing::warn!(certificate = self.name, detail, "a pause is not kept");
                 }
                 return Err(error.into());
             }
         };
-        self.kept.url = Some(reply.value.url.clone());
+        self.kept.url = Some(placed.url);
         self.kept.was_asked = false;
         self.kept.validating_since = None;
         self.kept.replaces.clone_from(&replaces);
         self.save().await?;
-        if replaces.is_none() {
-            let now = self.shared.clock.now();
-            let domains: Vec<String> = self.domains().map(str::to_owned).collect();
-            let domains = domains.iter().map(String::as_str);
-            let store = &*self.shared.store;
-            let change = |ledger: &mut crate::ledger::Ledger| ledger.ordered(domains, now);
-            self.issuer.change_ledger(store, change).await?;
+        match placed.reply {
+            Some(reply) => Ok(reply),
+            None => Ok(self.again(ca, account).await?),
         }
-        Ok(reply)
+    }
+
+    /// Takes one of the share; when. Here and not at the gate, so that attempts at once do not take
+    /// the same one.
+    async fn count(&self) -> Result<Seconds, Failure> {
+        let now = self.shared.clock.now();
+        let share = self.issuer.spec.certificates_a_week;
+        let change = |ledger: &mut Ledger| {
+            let free = ledger.free_at(self.domains(), share, now);
+            if free <= now {
+                ledger.ordered(self.domains(), now);
+            }
+            free
+        };
+        let store = &*self.shared.store;
+        match self.issuer.change_ledger(store, change).await? {
+            free if free > now => Err(self.ledger_full(free)),
+            _ => Ok(now),
+        }
+    }
+
+    /// Gives it back: the authority made no order.
+    async fn uncount(&self, at: Seconds) {
+        let change = |ledger: &mut Ledger| ledger.refused(self.domains(), at);
+        let store = &*self.shared.store;
+        if let Err(error) = self.issuer.change_ledger(store, change).await {
+            tracing::warn!(certificate = self.name, %error, "an order that was refused is counted");
+        }
+    }
+
+    fn ledger_full(&self, free: Seconds) -> Failure {
+        let share = self.issuer.spec.certificates_a_week.unwrap_or(0);
+        let message = format!(
+            "{share} certificates were ordered in seven days, which is the share of this gateway; there is room at {}",
+            shown(free)
+        );
+        Failure::new(Reason::LedgerFull, message).until(free)
     }
 
     async fn pause(&self, until: Seconds) -> Result<(), Failure> {
         let now = self.shared.clock.now();
         let store = &*self.shared.store;
         let domains: Vec<&str> = self.domains().collect();
-        let change =
-            |ledger: &mut crate::ledger::Ledger| ledger.pause(domains.into_iter(), until, now);
+        let change = |ledger: &mut Ledger| ledger.pause(domains.into_iter(), until, now);
         Ok(self.issuer.change_ledger(store, change).await?)
     }
 
@@ -438,6 +494,11 @@ impl Attempt<'_> {
         let verified = verify::verify(&chain, &self.kept.key, &self.job.hosts, now);
         let facts = match verified {
             Ok(facts) => facts,
+            // By our clock; it is there, and is fetched again when that may have been set.
+            Err(refusal @ verify::Refusal::NotYet(_)) => {
+                let message = format!("what was delivered: {refusal}");
+                return Err(Failure::new(Reason::CertificateRefused, message));
+            }
             Err(refusal) => {
                 self.give_up().await?;
                 let reason = match refusal {
@@ -471,7 +532,11 @@ impl Attempt<'_> {
         };
         let store = &*self.shared.store;
         document::save(store, Kind::Certificate, self.name, &document).await?;
-        self.tidy().await?;
+        if let Err(failure) = self.tidy().await {
+            // The certificate is there all the same.
+            let detail = failure.message;
+            tracing::warn!(certificate = self.name, detail, "{NOT_FORGOTTEN}");
+        }
         tracing::info!(
             certificate = self.name,
             issuer = self.issuer.name.as_str(),
@@ -485,14 +550,22 @@ impl Attempt<'_> {
     pub(crate) async fn tidy(&mut self) -> Result<(), Failure> {
         self.sweep().await;
         // What is left is taken back by the next attempt.
-        self.kept = OrderDocument {
+        let left = OrderDocument {
             published: std::mem::take(&mut self.kept.published),
             ..OrderDocument::default()
         };
-        match self.kept.published.is_empty() {
-            true => Ok(self.shared.store.delete(Kind::Order, self.name).await?),
-            false => self.save().await,
+        let over = std::mem::replace(&mut self.kept, left);
+        let tidied = match self.kept.published.is_empty() {
+            true => self.shared.store.delete(Kind::Order, self.name).await,
+            false => document::save(&*self.shared.store, Kind::Order, self.name, &self.kept).await,
+        };
+        if tidied.is_err() {
+            // By its key it is known to be over, and is tidied up later.
+            self.kept.key = over.key;
+            self.kept.asked_as.clone_from(&self.job.fingerprint);
+            self.kept.next_try = self.shared.clock.now() + STORAGE_PAUSE;
         }
+        Ok(tidied?)
     }
 
     /// This order leads nowhere: the next attempt places another.

@@ -336,3 +336,89 @@ async fn a_certificate_that_is_wanted_again_before_its_attempt_ended_is_ordered_
     life.rest().await;
     assert_eq!(ca.counts().orders, 1);
 }
+
+#[tokio::test]
+async fn an_order_that_cannot_be_forgotten_is_not_placed_again() {
+    let ca = ScriptedCa::start(Script::default()).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    life.disk.is_stuck.store(true, Ordering::Relaxed);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    for _ in 0..3 {
+        life.rest().await;
+        life.pass(HOUR);
+    }
+    let key = (Kind::Order, "a.test".to_owned());
+    let documents = Arc::clone(&life.disk.documents);
+    assert!(documents.lock().unwrap().contains_key(&key));
+    life.disk.is_stuck.store(false, Ordering::Relaxed);
+    life.pass(HOUR);
+    let forgotten = async {
+        while documents.lock().unwrap().contains_key(&key) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(super::LIMIT, forgotten).await.unwrap();
+    assert_eq!(ca.counts().orders, 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_serves_what_is_there_and_orders_nothing() {
+    let ca = ScriptedCa::start(Script::default()).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    life.rest().await;
+    life.now.fetch_sub(30 * DAY, Ordering::Relaxed);
+    let mut life = life.again();
+    let status = life.rest().await;
+    assert!(status.served.is_some(), "{status:#?}");
+    life.pass(30 * DAY);
+    life.rest().await;
+    assert_eq!(ca.counts().orders, 1);
+}
+
+#[tokio::test]
+async fn attempts_at_once_keep_to_the_share_and_a_larger_one_holds_at_once() {
+    let ca = ScriptedCa::start(Script::default()).await;
+    let dir = Scratch::new();
+    let mut spec = spec(&ca, &dir, "ca");
+    spec.certificates_a_week = Some(2);
+    let hosts = ["a.shop.test", "b.shop.test", "c.shop.test", "d.shop.test"];
+    let mut life = Life::begin(dir, vec![("ca", spec.clone())], &hosts);
+    life.rest().await;
+    let full = |status: &CertificateStatus| reason(status) == "LedgerFull";
+    assert_eq!(life.statuses().iter().filter(|one| full(one)).count(), 2);
+    assert_eq!(ca.counts().orders, 2);
+
+    spec.certificates_a_week = Some(3);
+    let mut life = life.configured(vec![("ca", spec)], "otherwise");
+    life.rest().await;
+    assert_eq!(life.statuses().iter().filter(|one| full(one)).count(), 1);
+    assert_eq!(ca.counts().orders, 3);
+}
+
+#[tokio::test]
+async fn an_authority_that_wants_to_be_asked_at_once_is_asked_in_its_time() {
+    let script = Script {
+        is_slow: true,
+        retry_after: Some(0),
+        ..Script::default()
+    };
+    let ca = ScriptedCa::start(script).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    life.until("begun", |all| all[0].is_running).await;
+    // The answer is of a moment that is over when it is looked at.
+    for _ in 0..20 {
+        life.now.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    ca.direct(|script| script.is_slow = false);
+    life.pass(HOUR);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    assert_eq!(ca.counts().orders, 1);
+}

@@ -159,7 +159,7 @@ async fn live(
             name: certificate.clone(),
             hosts: vec![Hostname::parse("shop.test").unwrap()],
             issuer: name.clone(),
-            fingerprint: String::new(),
+            fingerprint: "as configured".to_owned(),
             secret: None,
             is_missing: false,
         }],

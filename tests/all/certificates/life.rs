@@ -46,6 +46,8 @@ pub(super) struct Disk {
     pub(super) is_full: Arc<AtomicBool>,
     /// Certificates cannot be read.
     pub(super) is_torn: Arc<AtomicBool>,
+    /// Nothing can be deleted.
+    pub(super) is_stuck: Arc<AtomicBool>,
 }
 
 impl Disk {
@@ -94,9 +96,16 @@ impl Store for Disk {
 
     fn delete<'a>(&'a self, kind: Kind, name: &'a str) -> BoxFuture<'a, Result<(), StoreError>> {
         let key = (kind, name.to_owned());
-        let result = self.change(|documents| {
-            documents.remove(&key);
-        });
+        let mut result = self.change(|_| ());
+        if self.is_stuck.load(Ordering::Relaxed) {
+            result = Err(StoreError {
+                place: "disk".to_owned(),
+                error: "Operation not permitted".to_owned(),
+            });
+        }
+        if result.is_ok() {
+            self.documents.lock().unwrap().remove(&key);
+        }
         Box::pin(async { result })
     }
 
@@ -151,7 +160,7 @@ impl Life {
             name: CertificateName::parse(host).unwrap(),
             hosts: vec![Hostname::parse(host).unwrap()],
             issuer: first.clone(),
-            fingerprint: String::new(),
+            fingerprint: "as configured".to_owned(),
             secret: None,
             is_missing: false,
         });
@@ -203,6 +212,27 @@ impl Life {
         let dir = std::mem::replace(&mut self.dir, Scratch::new());
         let specs = std::mem::take(&mut self.specs);
         Self::run(Arc::clone(&self.now), self.disk.clone(), jobs, specs, dir)
+    }
+
+    /// The same, configured otherwise.
+    pub(super) fn configured(
+        mut self,
+        specs: Vec<(&'static str, IssuerSpec)>,
+        fingerprint: &str,
+    ) -> Self {
+        self.specs = specs;
+        self.desired.send_modify(|desired| {
+            let mut next = Desired::clone(desired);
+            for job in &mut next.jobs {
+                fingerprint.clone_into(&mut job.fingerprint);
+            }
+            *desired = Arc::new(next);
+        });
+        self.again()
+    }
+
+    pub(super) fn statuses(&self) -> Vec<CertificateStatus> {
+        self.state.borrow().certificates.clone()
     }
 
     /// What is kept under a name, cut in half.

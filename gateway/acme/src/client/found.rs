@@ -61,7 +61,11 @@ impl Ca {
                     return Ok(None);
                 }
                 looks += 1;
-                let order: OrderView = parse(&self.look(account, &url).await?)?;
+                let order: OrderView = match self.look(account, &url).await {
+                    // Forgotten, and in the list all the same.
+                    Err(error) if error.is_gone() => continue,
+                    seen => parse(&seen?)?,
+                };
                 if is_free(&order, hosts) {
                     return Ok(Some(url));
                 }

@@ -74,19 +74,23 @@ impl Issuer {
 
     pub(crate) async fn ledger(&self, store: &dyn Store) -> Result<Ledger, StoreError> {
         let name = self.name.as_str();
-        let kept = document::load(store, Kind::Ledger, name).await?;
-        Ok(kept.unwrap_or_default())
+        let kept: Option<Ledger> = document::load(store, Kind::Ledger, name).await?;
+        // Another authority has counted nothing of it.
+        let kept = kept.filter(|kept| kept.directory == self.spec.directory);
+        Ok(kept.unwrap_or_else(|| Ledger::new(&self.spec.directory)))
     }
 
-    pub(crate) async fn change_ledger(
+    /// What the change answers.
+    pub(crate) async fn change_ledger<T>(
         &self,
         store: &dyn Store,
-        change: impl FnOnce(&mut Ledger),
-    ) -> Result<(), StoreError> {
+        change: impl FnOnce(&mut Ledger) -> T,
+    ) -> Result<T, StoreError> {
         let _alone = self.ledger_lock.lock().await;
         let mut ledger = self.ledger(store).await?;
-        change(&mut ledger);
-        document::save(store, Kind::Ledger, self.name.as_str(), &ledger).await
+        let answer = change(&mut ledger);
+        document::save(store, Kind::Ledger, self.name.as_str(), &ledger).await?;
+        Ok(answer)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::document::OrderDocument;
 use crate::document::WindowDocument;
 use crate::order::Attempt;
 use crate::order::Failure;
+use crate::order::NOT_FORGOTTEN;
 use crate::order::Outcome;
 use crate::renewal;
 use crate::store::Kind;
@@ -35,6 +36,8 @@ pub(super) struct Task {
     pub(super) issuer: Arc<Issuer>,
     pub(super) fallback: Option<Arc<Issuer>>,
     pub(super) certificate: Option<Arc<CertificateDocument>>,
+    /// The order as this process knows it, which may be more than could be kept.
+    pub(super) known: OrderDocument,
 }
 
 pub(super) struct Done {
@@ -101,7 +104,13 @@ async fn read(
     let bytes = store.load(Kind::Certificate, &task.name).await?;
     // One that is malformed is as good as none, as the engine has said when it looked.
     let certificate = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    Ok((order.unwrap_or_default(), certificate))
+    let mut order = order.unwrap_or_default();
+    let known = &task.known;
+    if order.url.is_none() && known.url.is_some() && !order.key.is_empty() && order.key == known.key
+    {
+        order = known.clone();
+    }
+    Ok((order, certificate))
 }
 
 fn is_same(certificate: &CertificateDocument, known: Option<&CertificateDocument>) -> bool {
@@ -124,11 +133,7 @@ async fn tidy(shared: &Shared, task: &Task, kept: OrderDocument) -> Done {
     };
     if let Err(failure) = attempt.tidy().await {
         let detail = failure.message;
-        tracing::warn!(
-            certificate = task.name,
-            detail,
-            "an order that is over is not forgotten"
-        );
+        tracing::warn!(certificate = task.name, detail, "{NOT_FORGOTTEN}");
     }
     Done {
         order: attempt.kept,
@@ -208,6 +213,8 @@ async fn order(shared: &Shared, task: Task, kept: OrderDocument) -> Done {
     let stands_in = task
         .fallback
         .as_ref()
+        // While both fail, they take turns: the first may have been mended.
+        .filter(|fallback| kept.issuer != fallback.name.as_str() || kept.url.is_some())
         .filter(|_| has_failed_long(&kept, certificate, now));
     let issuer = stands_in.unwrap_or(&task.issuer);
     if stands_in.is_some() && kept.directory != issuer.spec.directory {
@@ -231,7 +238,7 @@ async fn order(shared: &Shared, task: Task, kept: OrderDocument) -> Done {
     let counted = |outcome, reason: &str| Some((issuer.name.clone(), outcome, reason.to_owned()));
     match outcome {
         Ok(Outcome::Issued(document)) => Done {
-            order: OrderDocument::default(),
+            order: attempt.kept,
             certificate: Some(*document),
             counted: counted("issued", ""),
         },

@@ -30,7 +30,7 @@ const DNS_LATER: Seconds = 10 * MINUTE;
 /// How many of them are soon.
 const DNS_LOOKS: u32 = 60;
 /// After failures of our own storage, where nothing was asked for.
-const STORAGE_PAUSE: Seconds = MINUTE;
+pub(crate) const STORAGE_PAUSE: Seconds = MINUTE;
 
 /// Why there is no certificate yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -140,9 +140,9 @@ impl Failure {
             let step = LADDER.get(kept.failures as usize);
             kept.failures = kept.failures.saturating_add(1);
             kept.waits = 0;
+            kept.first_failed_at.get_or_insert(now);
             step.copied().unwrap_or(LADDER[LADDER.len() - 1])
         };
-        kept.first_failed_at.get_or_insert(now);
         kept.next_try = match self.retry_at {
             Some(at) if self.is_wait => at,
             Some(at) => at.max(now + pause),
@@ -233,5 +233,7 @@ mod tests {
         assert_eq!(pauses[..3], [30, 60, 60]);
         assert_eq!(pauses[59..], [60, 600, 600]);
         assert_eq!(kept.failures, 0);
+        // Nothing has failed: no fallback takes it for a day of failures.
+        assert_eq!(kept.first_failed_at, None);
     }
 }

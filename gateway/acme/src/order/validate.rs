@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use http::StatusCode;
 use postern_core::config::issuer::ChallengeKind;
+use postern_core::hostname::Hostname;
 
 use super::Attempt;
 use super::Failure;
@@ -39,6 +40,17 @@ impl Attempt<'_> {
             if !authorization.is_pending {
                 // Validated before, or what became of it is in the order.
                 continue;
+            }
+            let is_ours = |host: &Hostname| {
+                let (Hostname::Exact(name) | Hostname::Wildcard(name)) = host;
+                name.eq_ignore_ascii_case(&authorization.host)
+            };
+            if !self.job.hosts.iter().any(is_ours) {
+                // Nothing is written into the DNS for a name that nobody here wants.
+                let host = crate::protocol::one_line(&authorization.host);
+                let message =
+                    format!("the authority wants {host} validated, which was not ordered");
+                return Err(Failure::new(Reason::OrderRefused, message));
             }
             let (kind, offer) = self.choose(&authorization)?;
             if !offer.is_pending {

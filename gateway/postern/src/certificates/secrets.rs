@@ -176,7 +176,10 @@ impl SecretStore {
                 }
                 SecretError::Away(_) if Instant::now() < end => sleep(PAUSE).await,
                 error => {
-                    self.note(&secret.name, None);
+                    // One that is away has what it had: the next write is of that version.
+                    if !matches!(error, SecretError::Away(_)) {
+                        self.note(&secret.name, None);
+                    }
                     return Err(failed(&secret.name, &error));
                 }
             }

@@ -261,7 +261,8 @@ pub fn metrics(state: &State, now: Seconds) -> String {
             ),
             (
                 "{state=\"missing\"}".to_owned(),
-                count(|status| status.served.is_none()),
+                // Whether there is one elsewhere, its leader says.
+                count(|status| status.served.is_none() && status.action != Action::Elsewhere),
             ),
         ],
     );

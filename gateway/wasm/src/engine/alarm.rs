@@ -172,7 +172,9 @@ mod tests {
         let module = Module::new(engine, "(module (func (export \"run\") (loop br 0)))").unwrap();
         let mut store = Store::new(engine, ());
         let instance = Instance::new(&mut store, &module, &[]).unwrap();
-        let run = instance.get_typed_func::<(), ()>(&mut store, "run").unwrap();
+        let run = instance
+            .get_typed_func::<(), ()>(&mut store, "run")
+            .unwrap();
         store.set_epoch_deadline(1);
         let start = thread_time();
         set(engine, AFTER);
