@@ -479,7 +479,7 @@ impl Entry {
         }
         let document = &served.document;
         let renew = renewal::renew_at(document, &served.facts);
-        if work::is_over(&self.order, document) {
+        if renew > now && work::is_over(&self.order, document) {
             // Shown is the renewal; tidying up is no news.
             return (Action::Renew(renew), self.next_try().max(now));
         }

@@ -24,6 +24,7 @@ use crate::client::Account;
 use crate::client::Ca;
 use crate::client::CaError;
 use crate::client::Reply;
+use crate::clock::MINUTE;
 use crate::clock::Seconds;
 use crate::clock::shown;
 use crate::dns::persist;
@@ -45,7 +46,6 @@ use crate::store::Kind;
 use crate::verify;
 
 pub(crate) use self::failure::Failure;
-use self::failure::STORAGE_PAUSE;
 
 /// How often an order is asked for while it is young, and how long that is; after that it is left
 /// until the authority says, or a minute.
@@ -58,6 +58,8 @@ const LONGEST_POLL: Seconds = 6 * 60 * 60;
 const PROVIDER_PAUSE: Seconds = 10 * 60;
 /// How long an authority may take to look for a challenge before that counts as a failure.
 const VALIDATION_TIME: Seconds = 10 * 60;
+/// Until what could not be tidied up is tidied up.
+const TIDY_PAUSE: Seconds = 10 * MINUTE;
 /// Attempts in which an order is looked for that may be there, while the authority does not say.
 const LOOKS_IN_VAIN: u32 = 5;
 /// Steps of one attempt. A well-behaved authority needs eight; one that answers nonsense for ever
@@ -546,26 +548,28 @@ impl Attempt<'_> {
         Ok(Outcome::Issued(Box::new(document)))
     }
 
-    /// Takes back what was published, and forgets the order: it has led to a certificate.
+    /// Takes back what was published, and forgets the order: it has led to a certificate. What is
+    /// left is tidied up later; by its key it is known to be over.
     pub(crate) async fn tidy(&mut self) -> Result<(), Failure> {
         self.sweep().await;
-        // What is left is taken back by the next attempt.
-        let left = OrderDocument {
-            published: std::mem::take(&mut self.kept.published),
+        let over = std::mem::take(&mut self.kept);
+        let store = &*self.shared.store;
+        let deleted = match over.published.is_empty() {
+            true => store.delete(Kind::Order, self.name).await,
+            false => Ok(()),
+        };
+        if deleted.is_ok() && over.published.is_empty() {
+            return Ok(());
+        }
+        self.kept = OrderDocument {
+            key: over.key,
+            published: over.published,
+            asked_as: self.job.fingerprint.clone(),
+            next_try: self.shared.clock.now() + TIDY_PAUSE,
             ..OrderDocument::default()
         };
-        let over = std::mem::replace(&mut self.kept, left);
-        let tidied = match self.kept.published.is_empty() {
-            true => self.shared.store.delete(Kind::Order, self.name).await,
-            false => document::save(&*self.shared.store, Kind::Order, self.name, &self.kept).await,
-        };
-        if tidied.is_err() {
-            // By its key it is known to be over, and is tidied up later.
-            self.kept.key = over.key;
-            self.kept.asked_as.clone_from(&self.job.fingerprint);
-            self.kept.next_try = self.shared.clock.now() + STORAGE_PAUSE;
-        }
-        Ok(tidied?)
+        deleted?;
+        self.save().await
     }
 
     /// This order leads nowhere: the next attempt places another.

@@ -50,7 +50,7 @@ pub(super) struct Done {
 
 pub(super) async fn run(shared: &Shared, task: Task) -> Done {
     let now = shared.clock.now();
-    let (kept, certificate) = match read(shared, &task).await {
+    let (mut kept, certificate) = match read(shared, &task).await {
         Ok(read) => read,
         Err(error) => {
             // What cannot be read may be there: it is not ordered again.
@@ -77,10 +77,18 @@ pub(super) async fn run(shared: &Shared, task: Task) -> Done {
             counted: None,
         };
     }
-    if let Some(certificate) = &task.certificate
-        && is_over(&kept, certificate)
-    {
-        return tidy(shared, &task, kept).await;
+    let over = task.certificate.as_ref();
+    if let Some(certificate) = over.filter(|certificate| is_over(&kept, certificate)) {
+        let facts = verify::facts(&certificate.chain);
+        if facts.is_ok_and(|facts| renewal::renew_at(certificate, &facts) > now) {
+            return tidy(shared, &task, kept).await;
+        }
+        // The next order has a key of its own, and takes back what is left of this one.
+        let next = OrderDocument {
+            published: std::mem::take(&mut kept.published),
+            ..OrderDocument::default()
+        };
+        return order(shared, task, next).await;
     }
     if let Some(certificate) = &task.certificate
         && let Some(asked) = ask(shared, &task, certificate, &kept).await

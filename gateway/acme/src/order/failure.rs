@@ -30,7 +30,7 @@ const DNS_LATER: Seconds = 10 * MINUTE;
 /// How many of them are soon.
 const DNS_LOOKS: u32 = 60;
 /// After failures of our own storage, where nothing was asked for.
-pub(crate) const STORAGE_PAUSE: Seconds = MINUTE;
+const STORAGE_PAUSE: Seconds = MINUTE;
 
 /// Why there is no certificate yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
