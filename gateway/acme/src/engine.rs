@@ -31,6 +31,7 @@ use self::work::Task;
 use crate::challenge;
 use crate::challenge::Replicas;
 use crate::clock::Clock;
+use crate::clock::HOUR;
 use crate::clock::MINUTE;
 use crate::clock::Seconds;
 use crate::document;
@@ -38,6 +39,7 @@ use crate::document::CertificateDocument;
 use crate::document::ChallengeDocument;
 use crate::document::OrderDocument;
 use crate::document::Trouble;
+use crate::order;
 use crate::reason::Reason;
 use crate::renewal;
 use crate::store::Kind;
@@ -60,6 +62,8 @@ const MAX_ATTEMPTS: usize = 16;
 const LOADS_AT_ONCE: usize = 16;
 /// How long the engine sleeps at most: a clock that was set forward is noticed by then.
 const LONGEST_SLEEP: Seconds = MINUTE;
+/// Between two looks at what nobody wants any more.
+const TIDY_EVERY: Seconds = HOUR;
 /// A look that found nothing to do is not repeated at once.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
@@ -111,6 +115,8 @@ pub struct Engine {
     entries: BTreeMap<CertificateName, Entry>,
     /// Names of the documents that are worked on, wanted still or not: one attempt each at a time.
     running: BTreeSet<String>,
+    /// Orders that nobody wanted when that was last looked at.
+    strays: BTreeSet<String>,
     issued: watch::Sender<Arc<Issued>>,
     state: watch::Sender<Arc<State>>,
     /// Attempts that ended, by issuer, outcome and reason.
@@ -144,6 +150,7 @@ impl Engine {
             desired,
             entries: BTreeMap::new(),
             running: BTreeSet::new(),
+            strays: BTreeSet::new(),
             issued: watch::Sender::default(),
             state: watch::Sender::default(),
             orders: BTreeMap::new(),
@@ -317,14 +324,19 @@ impl Engine {
     /// Works until it is dropped. To be called by the one party that may write; again, if that has
     /// been another one meanwhile.
     pub async fn run(&mut self) {
-        Self::show_challenges(&self.shared, true).await;
         // Of attempts that ended with an earlier call.
         self.running.clear();
+        self.strays.clear();
         self.reload().await;
+        let mut tidied_at = None;
         let mut running: FuturesUnordered<BoxFuture<'static, (Job, Option<Done>)>> =
             FuturesUnordered::new();
         loop {
             let now = self.shared.clock.now();
+            if tidied_at.is_none_or(|at| now.abs_diff(at) >= TIDY_EVERY) {
+                tidied_at = Some(now);
+                self.tidy().await;
+            }
             let mut next = now + LONGEST_SLEEP;
             let mut due = Vec::new();
             for (name, entry) in &self.entries {
@@ -369,6 +381,48 @@ impl Engine {
                 }
                 () = sleep(pause) => {}
             }
+        }
+    }
+
+    /// Forgets what is left of challenges and orders that nobody wants any more.
+    async fn tidy(&mut self) {
+        Self::show_challenges(&self.shared, true).await;
+        let Ok(mut names) = self.shared.store.list(Kind::Order).await else {
+            // Another look tells.
+            return;
+        };
+        let wanted: BTreeSet<&str> = self.entries.values().map(|entry| &*entry.name).collect();
+        names.retain(|name| !wanted.contains(&**name) && !self.running.contains(name));
+        // A certificate that is wanted again by the next look goes on where it was.
+        let strays = names.into_iter().collect();
+        let before = std::mem::replace(&mut self.strays, strays);
+        for name in self.strays.intersection(&before) {
+            self.forget(name).await;
+        }
+    }
+
+    async fn forget(&self, name: &str) {
+        let store = &*self.shared.store;
+        // One that cannot be read is left to whoever puts it back from a backup.
+        let Ok(Some(order)) = document::load::<OrderDocument>(store, Kind::Order, name).await
+        else {
+            return;
+        };
+        let issuers = Arc::clone(&self.desired.borrow());
+        let mut issuers = issuers.issuers.values();
+        let issuer = issuers.find(|issuer| issuer.name.as_str() == order.issuer);
+        let solver = issuer.and_then(|issuer| issuer.solver.as_deref());
+        let left = order::sweep(&self.shared, solver, name, order.published).await;
+        if !left.is_empty() && issuer.is_some() {
+            // Tried again with the next look. Without an issuer nobody can.
+            return;
+        }
+        match store.delete(Kind::Order, name).await {
+            Ok(()) => tracing::info!(
+                certificate = name,
+                "an order that nobody wants is forgotten"
+            ),
+            Err(error) => tracing::debug!(certificate = name, %error, "{}", order::NOT_FORGOTTEN),
         }
     }
 

@@ -46,6 +46,7 @@ use crate::store::Kind;
 use crate::verify;
 
 pub(crate) use self::failure::Failure;
+pub(crate) use self::validate::sweep;
 
 /// How often an order is asked for while it is young, and how long that is; after that it is left
 /// until the authority says, or a minute.

@@ -64,7 +64,7 @@ const START_FACTOR: u32 = 10;
 /// How much longer than its processor time a call may want it, while others take turns.
 const TURN_PATIENCE: Duration = Duration::from_millis(10);
 /// Turns that a call gets at least: it is not ended because the gateway itself was held up.
-const FAIR_SLICES: u32 = 6;
+const FAIR_SLICES: u32 = 12;
 /// Core instances, memories and tables of a component: a dozen is what the largest toolchain makes.
 const MAX_PARTS: usize = 64;
 

@@ -422,3 +422,44 @@ async fn an_authority_that_wants_to_be_asked_at_once_is_asked_in_its_time() {
     life.until("issued", |all| all[0].served.is_some()).await;
     assert_eq!(ca.counts().orders, 1);
 }
+
+#[tokio::test]
+async fn an_order_that_nobody_wants_any_more_is_forgotten_and_one_that_is_wanted_again_is_not() {
+    let script = Script {
+        refuses_orders: Some(("unauthorized", "not yet")),
+        ..Script::default()
+    };
+    let ca = ScriptedCa::start(script).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test", "b.test", "c.test"]);
+    life.rest().await;
+    let documents = Arc::clone(&life.disk.documents);
+    let orders = || {
+        let documents = documents.lock().unwrap();
+        let orders = documents.keys().filter(|(kind, _)| *kind == Kind::Order);
+        orders.map(|(_, name)| name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(orders(), ["a.test", "b.test", "c.test"]);
+
+    let all = Desired::clone(&life.desired.borrow());
+    let want = |life: &Life, hosts: &[&str]| {
+        let mut desired = all.clone();
+        desired
+            .jobs
+            .retain(|job| hosts.contains(&job.name.as_str()));
+        life.desired.send_replace(Arc::new(desired));
+    };
+    want(&life, &["b.test"]);
+    life.until("one left", |all| all.len() == 1).await;
+    // Seen once by now, or not yet; gone with the second look.
+    life.pass(HOUR);
+    life.rest().await;
+    want(&life, &["b.test", "c.test"]);
+    life.until("two", |all| all.len() == 2).await;
+    for _ in 0..2 {
+        life.pass(HOUR);
+        life.rest().await;
+    }
+    assert_eq!(orders(), ["b.test", "c.test"]);
+}

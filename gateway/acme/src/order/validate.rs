@@ -12,10 +12,12 @@ use crate::challenge::Challenge;
 use crate::client::Account;
 use crate::client::Ca;
 use crate::client::CaError;
+use crate::dns::DnsSolver;
 use crate::dns::TxtRecord;
 use crate::document;
 use crate::document::ChallengeDocument;
 use crate::document::Published;
+use crate::engine::Shared;
 use crate::protocol::Authorization;
 use crate::protocol::Offer;
 use crate::protocol::Order;
@@ -161,38 +163,11 @@ impl Attempt<'_> {
     }
 
     /// Takes back what was published. What cannot be taken back now stays in the document, and is
-    /// taken back at the end of another attempt.
+    /// taken back later.
     pub(super) async fn sweep(&mut self) {
-        let mut left = Vec::new();
-        for published in std::mem::take(&mut self.kept.published) {
-            let result = match &published {
-                Published::Token(token) => {
-                    self.shared.replicas.hide(token).await;
-                    let deleted = self.shared.store.delete(Kind::Challenge, token).await;
-                    deleted.map_err(|error| error.to_string())
-                }
-                Published::Record { name, value } => match &self.issuer.solver {
-                    Some(solver) => {
-                        let record = TxtRecord {
-                            name: name.clone(),
-                            value: value.clone(),
-                        };
-                        let withdrawn = solver.withdraw(&record).await;
-                        withdrawn.map_err(|error| error.to_string())
-                    }
-                    None => Err("nothing here writes DNS records".to_owned()),
-                },
-            };
-            if let Err(error) = result {
-                tracing::warn!(
-                    certificate = self.name,
-                    error,
-                    "a challenge was not taken back"
-                );
-                left.push(published);
-            }
-        }
-        self.kept.published = left;
+        let published = std::mem::take(&mut self.kept.published);
+        let solver = self.issuer.solver.as_deref();
+        self.kept.published = sweep(self.shared, solver, self.name, published).await;
     }
 
     /// Why an order is invalid: its challenges know more than it does.
@@ -224,6 +199,41 @@ impl Attempt<'_> {
             ),
         }
     }
+}
+
+/// Takes back what was published for a certificate; what could not be taken back.
+pub(crate) async fn sweep(
+    shared: &Shared,
+    solver: Option<&dyn DnsSolver>,
+    certificate: &str,
+    published: Vec<Published>,
+) -> Vec<Published> {
+    let mut left = Vec::new();
+    for published in published {
+        let result = match &published {
+            Published::Token(token) => {
+                shared.replicas.hide(token).await;
+                let deleted = shared.store.delete(Kind::Challenge, token).await;
+                deleted.map_err(|error| error.to_string())
+            }
+            Published::Record { name, value } => match solver {
+                Some(solver) => {
+                    let record = TxtRecord {
+                        name: name.clone(),
+                        value: value.clone(),
+                    };
+                    let withdrawn = solver.withdraw(&record).await;
+                    withdrawn.map_err(|error| error.to_string())
+                }
+                None => Err("nothing here writes DNS records".to_owned()),
+            },
+        };
+        if let Err(error) = result {
+            tracing::warn!(certificate, error, "a challenge was not taken back");
+            left.push(published);
+        }
+    }
+    left
 }
 
 fn refused(problem: Problem, message: String) -> Failure {

@@ -4,6 +4,9 @@
 //! gateway has no timer. What a call pays for that is two stores to memory of its own worker, a
 //! fence, and a load of a flag that hardly ever changes.
 //!
+//! It is in time only while the kernel has a processor for it. Where guests burn all of them, their
+//! turns are ended by timers of the workers themselves ([`alarm`](super::alarm)).
+//!
 //! Why no call is missed: the worker writes "running" and then reads "parked", the thread writes
 //! "parked" and then reads "running", with a sequentially consistent fence between in both. So at
 //! least one of the two sees the other, and either the thread does not park or it is woken.
@@ -27,8 +30,8 @@ use super::turns;
 /// Longest epoch: a guest is suspended for the first time after this at most.
 pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// An epoch while guests burn processor time. Others in their worker wait as long each time that
-/// they wait for a socket.
-pub(crate) const SLICE: Duration = Duration::from_micros(250);
+/// they wait for a socket; ending one costs 3 us, of which a signal is the half.
+pub(crate) const SLICE: Duration = Duration::from_micros(125);
 /// Epochs without a suspended guest after which they are long again.
 const CALM_TICKS: u32 = 8;
 /// Ticks without a call before the thread sleeps. Waking it costs a system call in a worker, so it
