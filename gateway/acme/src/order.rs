@@ -136,9 +136,9 @@ impl Attempt<'_> {
             self.kept.account = Some(account.url().to_owned());
         }
         if may_be_there {
-            self.find(ca, &account).await?;
+            self.find(&ca, &account).await?;
         }
-        let outcome = self.order(ca, &account).await;
+        let outcome = self.order(&ca, &account).await;
         if let Err(failure) = &outcome
             && failure.is_account_lost
         {
@@ -205,7 +205,7 @@ impl Attempt<'_> {
             .until(until));
         }
         // What the authority does not count, we do not count.
-        if self.replaces(issuer.ca.get().await?).await?.is_none() {
+        if self.replaces(&*issuer.ca.get().await?).await?.is_none() {
             let share = issuer.spec.certificates_a_week;
             let free = ledger.free_at(self.domains(), share, now);
             if free > now {

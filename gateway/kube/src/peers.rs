@@ -15,18 +15,27 @@ const CALL: Duration = Duration::from_secs(3);
 /// Most slices that are looked at; each holds a hundred endpoints.
 const MAX_SLICES: u32 = 100;
 
+/// Why they are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PeersError {
+    #[error(transparent)]
+    Refused(#[from] kube::Error),
+    #[error("no answer within {CALL:?}")]
+    Late,
+}
+
 /// The addresses of a Service that are ready, sorted.
 pub async fn ready(
     client: &Client,
     namespace: &str,
     service: &str,
-) -> Result<Vec<SocketAddr>, kube::Error> {
+) -> Result<Vec<SocketAddr>, PeersError> {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default()
         .labels(&format!("kubernetes.io/service-name={service}"))
         .limit(MAX_SLICES);
     let Ok(listed) = timeout(CALL, slices.list(&params)).await else {
-        return Ok(Vec::new());
+        return Err(PeersError::Late);
     };
     let mut addresses: Vec<SocketAddr> = listed?.into_iter().flat_map(of_slice).collect();
     addresses.sort_unstable();

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::Client;
 use kube::api::DeleteParams;
@@ -39,7 +40,7 @@ const WATCH_SECONDS: u32 = 290;
 const PAGE: u32 = 500;
 
 /// One Secret, as far as it matters here.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct StoredSecret {
     pub name: ObjectName,
     /// `type`.
@@ -47,6 +48,9 @@ pub struct StoredSecret {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     pub data: BTreeMap<String, Vec<u8>>,
+    /// What others have tied to it: a write replaces all of it, so they are written back.
+    pub owners: Vec<OwnerReference>,
+    pub finalizers: Vec<String>,
     /// As it was read; `None` of one that is not there yet.
     pub version: Option<String>,
 }
@@ -62,6 +66,20 @@ impl fmt::Debug for StoredSecret {
 }
 
 impl StoredSecret {
+    /// One that is not there yet, and holds nothing.
+    pub fn new(name: ObjectName, kind: &str) -> Self {
+        Self {
+            name,
+            kind: kind.to_owned(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            data: BTreeMap::new(),
+            owners: Vec::new(),
+            finalizers: Vec::new(),
+            version: None,
+        }
+    }
+
     /// Whether the gateway may change it.
     pub fn is_ours(&self) -> bool {
         self.labels
@@ -150,6 +168,8 @@ impl Secrets {
                 namespace: Some(secret.name.namespace.to_string()),
                 labels: Some(secret.labels.clone()),
                 annotations: Some(secret.annotations.clone()),
+                owner_references: Some(secret.owners.clone()).filter(|all| !all.is_empty()),
+                finalizers: Some(secret.finalizers.clone()).filter(|all| !all.is_empty()),
                 resource_version: secret.version.clone(),
                 ..ObjectMeta::default()
             },
@@ -263,6 +283,8 @@ fn stored(secret: Secret) -> Option<StoredSecret> {
         labels: metadata.labels.unwrap_or_default(),
         annotations: metadata.annotations.unwrap_or_default(),
         data: data.map(|(key, bytes)| (key, bytes.0)).collect(),
+        owners: metadata.owner_references.unwrap_or_default(),
+        finalizers: metadata.finalizers.unwrap_or_default(),
         version: metadata.resource_version,
     })
 }

@@ -463,3 +463,20 @@ async fn an_order_that_nobody_wants_any_more_is_forgotten_and_one_that_is_wanted
     }
     assert_eq!(orders(), ["b.test", "c.test"]);
 }
+
+#[tokio::test]
+async fn roots_that_are_replaced_are_trusted_from_then_on() {
+    let ca = ScriptedCa::start(Script::default()).await;
+    let other = ScriptedCa::start(Script::default()).await;
+    let dir = Scratch::new();
+    let spec = spec(&ca, &dir, "ca");
+    let path = spec.ca_file.clone().unwrap();
+    std::fs::write(&path, other.ca_pem()).unwrap();
+    let mut life = Life::begin(dir, vec![("ca", spec)], &["a.test"]);
+    let status = life.rest().await;
+    assert_eq!(reason(&status), "IssuerUnreachable", "{status:#?}");
+    std::fs::write(&path, ca.ca_pem()).unwrap();
+    life.pass(HOUR);
+    life.until("issued", |all| all[0].served.is_some()).await;
+    assert_eq!(ca.counts().orders, 1);
+}

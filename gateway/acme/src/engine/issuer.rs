@@ -9,7 +9,6 @@ use std::sync::Arc;
 use postern_core::config::IssuerSpec;
 use postern_core::name::IssuerName;
 use tokio::sync::Mutex;
-use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use crate::client::Ca;
@@ -46,12 +45,18 @@ pub struct Issuer {
     ledger_lock: Mutex<()>,
 }
 
-/// A client that is made when it is first needed, and again if that failed: a file that it wants may
-/// come later.
+/// A client that is made when it is first needed, and again if that failed or what it trusts has
+/// changed: a file that it wants may come later, and roots are replaced.
 pub(crate) struct LazyCa {
     spec: IssuerSpec,
     clock: Clock,
-    cell: OnceCell<Ca>,
+    made: Mutex<Option<Made>>,
+}
+
+struct Made {
+    ca: Arc<Ca>,
+    /// What it trusts, as it was read; `None`: the roots of the system.
+    roots: Option<Vec<u8>>,
 }
 
 impl Issuer {
@@ -64,7 +69,7 @@ impl Issuer {
             ca: LazyCa {
                 spec: spec.clone(),
                 clock,
-                cell: OnceCell::new(),
+                made: Mutex::default(),
             },
             spec,
             account_lock: Mutex::new(()),
@@ -101,31 +106,52 @@ impl fmt::Debug for Issuer {
 }
 
 impl LazyCa {
-    pub(crate) async fn get(&self) -> Result<&Ca, Failure> {
-        let making = || async {
-            let path = self.spec.ca_file.clone();
-            let made = spawn_blocking(move || {
-                let roots = match &path {
-                    Some(path) => Some(read(path).map_err(|error| HttpError::Roots {
-                        error: format!("{}: {error}", path.display()),
-                    })?),
-                    None => None,
-                };
-                Http::new(roots.as_deref())
-            });
-            let http = made.await.unwrap_or_else(|_| {
-                let error = "the gateway is ending".to_owned();
-                Err(HttpError::Roots { error })
-            });
-            let http =
-                http.map_err(|error| Failure::new(Reason::IssuerUnreachable, error.to_string()))?;
-            Ok(Ca::new(
-                self.spec.directory.clone(),
-                http,
-                self.clock.clone(),
-            ))
+    pub(crate) async fn get(&self) -> Result<Arc<Ca>, Failure> {
+        let failed = |error: HttpError| Failure::new(Reason::IssuerUnreachable, error.to_string());
+        let mut made = self.made.lock().await;
+        let roots = match self.roots().await {
+            Ok(roots) => roots,
+            Err(error) => {
+                // What was read before is trusted on.
+                let kept = made.as_ref().map(|made| Arc::clone(&made.ca));
+                return kept.ok_or_else(|| failed(error));
+            }
         };
-        self.cell.get_or_try_init(making).await
+        if let Some(made) = made.as_ref().filter(|made| made.roots == roots) {
+            return Ok(Arc::clone(&made.ca));
+        }
+        let of = roots.clone();
+        let http = spawn_blocking(move || Http::new(of.as_deref())).await;
+        let http = match http.unwrap_or_else(|_| Err(ending())) {
+            Ok(http) => http,
+            Err(error) => {
+                let kept = made.as_ref().map(|made| Arc::clone(&made.ca));
+                return kept.ok_or_else(|| failed(error));
+            }
+        };
+        let ca = Ca::new(self.spec.directory.clone(), http, self.clock.clone());
+        let ca = Arc::new(ca);
+        let new = Arc::clone(&ca);
+        *made = Some(Made { ca, roots });
+        Ok(new)
+    }
+
+    async fn roots(&self) -> Result<Option<Vec<u8>>, HttpError> {
+        let Some(path) = self.spec.ca_file.clone() else {
+            return Ok(None);
+        };
+        let reading = spawn_blocking(move || {
+            read(&path).map(Some).map_err(|error| HttpError::Roots {
+                error: format!("{}: {error}", path.display()),
+            })
+        });
+        reading.await.unwrap_or_else(|_| Err(ending()))
+    }
+}
+
+fn ending() -> HttpError {
+    HttpError::Roots {
+        error: "the gateway is ending".to_owned(),
     }
 }
 

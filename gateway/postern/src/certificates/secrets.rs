@@ -4,7 +4,6 @@
 //! One replica writes. A write is of the version that was read before it: if two believe to be the
 //! one, the later of them loses its write, and not what the other has written.
 
-use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -132,12 +131,11 @@ impl SecretStore {
         ];
         let version = self.versions().get(&place).cloned();
         let secret = StoredSecret {
-            name: place,
-            kind: OPAQUE.to_owned(),
             labels: labels.into(),
             annotations: [(NAME.to_owned(), name.to_owned())].into(),
             data: [(DOCUMENT.to_owned(), bytes)].into(),
             version,
+            ..StoredSecret::new(place, OPAQUE)
         };
         // What a token is answered with is the same whoever writes it.
         self.put(secret, kind == Kind::Challenge).await
@@ -297,14 +295,7 @@ fn secret_of(
         _ => Err(malformed()),
     };
     let (chain, key) = (take(CHAIN_FIELD)?, take(KEY_FIELD)?);
-    let mut secret = current.unwrap_or_else(|| StoredSecret {
-        name: place.clone(),
-        kind: TLS.to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        data: BTreeMap::new(),
-        version: None,
-    });
+    let mut secret = current.unwrap_or_else(|| StoredSecret::new(place, TLS));
     secret.labels.insert(MANAGED_BY.to_owned(), OURS.to_owned());
     let rest = Value::Object(fields).to_string();
     secret.annotations.insert(CERTIFICATE.to_owned(), rest);
@@ -340,9 +331,11 @@ mod tests {
         assert!(!rest.contains("KEY") && !rest.contains("CHAIN"), "{rest}");
         secret.labels.insert("team".to_owned(), "web".to_owned());
         secret.data.insert("ca.crt".to_owned(), b"CA".to_vec());
+        secret.finalizers.push("example.test/kept".to_owned());
         let again = secret_of(place.clone(), Some(secret), &bytes).unwrap();
         assert_eq!(again.labels["team"], "web");
         assert_eq!(again.data["ca.crt"], b"CA");
+        assert_eq!(again.finalizers, ["example.test/kept"]);
         let back: Value = serde_json::from_slice(&document_of(&again)).unwrap();
         assert_eq!(back, document);
         assert!(secret_of(place, None, b"junk").is_err());
