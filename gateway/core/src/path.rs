@@ -150,17 +150,23 @@ pub fn has_prefix(path: &str, prefix: &str) -> bool {
 
 /// The path as a server reads it that cuts parameters off its segments (RFC 3986, 3.3), some after
 /// they have decoded it: `/x` of `/x;a=1` and of `/x%3Ba=1`. `None` if there are none.
+///
+/// A segment that has nothing else is gone, for such a server merges the slashes that it leaves:
+/// `/x` of `/;a/x`.
 pub fn without_parameters(path: &str) -> Option<String> {
     let cuts = [";", "%3B"];
     if !cuts.iter().any(|cut| path.contains(cut)) {
         return None;
     }
     let mut out = String::with_capacity(path.len());
-    for segment in path.split('/').skip(1) {
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
         let ends = cuts.iter().filter_map(|cut| segment.find(cut));
         let end = ends.min().unwrap_or(segment.len());
-        out.push('/');
-        out.push_str(&segment[..end]);
+        if end > 0 || segments.peek().is_none() {
+            out.push('/');
+            out.push_str(&segment[..end]);
+        }
     }
     Some(out)
 }

@@ -43,6 +43,14 @@ const READERS: [fn(&str) -> String; 5] = [
     |path| decoded(&without(path, ';')),
 ];
 
+/// How upstreams find the resource that a guard may stand before.
+const RESOLVERS: [fn(&str) -> String; 4] = [
+    str::to_owned,
+    |path| without(path, ';'),
+    |path| merged(&without(path, ';')),
+    |path| merged(&without(&path.replace("%3B", ";"), ';')),
+];
+
 fn decoded(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut out = Vec::new();
@@ -72,6 +80,14 @@ fn without(path: &str, cut: char) -> String {
     names.collect::<Vec<_>>().join("/")
 }
 
+fn merged(path: &str) -> String {
+    let mut out = path.to_owned();
+    while out.contains("//") {
+        out = out.replace("//", "/");
+    }
+    out
+}
+
 /// Where a reader ends up that resolves dots after it has read.
 fn depth_is_kept(read: &str) -> bool {
     read.split('/')
@@ -83,6 +99,25 @@ proptest! {
     fn every_spelling_of_a_path_is_that_path((plain, spelled) in any_spelling()) {
         let path = RequestPath::from_text(&spelled, EncodedSlash::Reject);
         prop_assert_eq!(path.as_ref().map(RequestPath::as_str), Ok(plain.as_str()), "{}", spelled);
+    }
+
+    #[test]
+    fn no_upstream_finds_a_way_around_a_guard(text in r"/(;|%3b|/|x|y|xy|=){0,12}") {
+        let path = RequestPath::from_text(&text, EncodedSlash::Reject).unwrap();
+        let plain = without_parameters(path.path());
+        for (index, resolver) in RESOLVERS.iter().enumerate() {
+            let resolved = resolver(path.path());
+            for guard in ["/x", "/x/y"] {
+                let is_seen = [Some(path.path()), plain.as_deref()]
+                    .into_iter()
+                    .flatten()
+                    .any(|reading| has_prefix(reading, guard));
+                prop_assert!(
+                    is_seen || !has_prefix(&resolved, guard),
+                    "{} resolves {} to {}", index, path, resolved
+                );
+            }
+        }
     }
 
     #[test]

@@ -70,7 +70,11 @@ fn a_path_with_parameters_is_guarded_as_the_path_without() {
             ("/x%3Ba;c/y", 2),
             ("/x;a/y;b", 2),
             ("/xy;a", 0),
-            ("/;x/x", 0),
+            ("/;x/x", 1),
+            ("/;/x/y", 2),
+            ("/x/;/y/%3B/z", 2),
+            ("/;x", 0),
+            ("/z/;v=1", 0),
             ("/z;v=1", 3),
             ("/z;v=2", 4),
             ("/r/12;v=1", 5),
@@ -226,6 +230,16 @@ fn element() -> impl Strategy<Value = String> {
 
 fn any_path() -> impl Strategy<Value = String> {
     prop::collection::vec(element(), 0..5).prop_map(|parts| format!("/{}", parts.join("/")))
+}
+
+/// What is asked for, with parameters here and there.
+fn any_target() -> impl Strategy<Value = String> {
+    let parameter = prop::sample::select(vec!["", "", "", ";", ";v=1"]);
+    let element = prop_oneof![
+        4 => (element(), parameter).prop_map(|(name, parameter)| name + parameter),
+        1 => Just(";v".to_owned()),
+    ];
+    prop::collection::vec(element, 0..5).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
 fn any_rule() -> impl Strategy<Value = String> {
