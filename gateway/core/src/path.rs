@@ -148,27 +148,74 @@ pub fn has_prefix(path: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The path as a server reads it that cuts parameters off its segments (RFC 3986, 3.3), some after
-/// they have decoded it: `/x` of `/x;a=1` and of `/x%3Ba=1`. `None` if there are none.
+/// What follows a prefix in a path that it covers, as it was sent: in the path itself, or else in
+/// its [`lenient_reading`].
+pub fn after_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
+    if has_prefix(path, prefix) {
+        return path.strip_prefix(prefix);
+    }
+    let mut read = String::with_capacity(path.len());
+    let mut end = 0;
+    for segment in path.split('/').skip(1) {
+        end += "/".len() + segment.len();
+        push_leniently(&mut read, segment);
+        if read == prefix {
+            return path.get(end..);
+        }
+        if read.len() > prefix.len() {
+            break;
+        }
+    }
+    None
+}
+
+/// The path as a lenient server reads it: such a one decodes it, cuts parameters off its segments
+/// (RFC 3986, 3.3) and merges the slashes that a segment leaves that had nothing else. `/@x` of
+/// `/%40x`, `/x` of `/x;a=1`, of `/x%3Ba=1` and of `/;a/x`. `None` if that is the path itself.
 ///
-/// A segment that has nothing else is gone, for such a server merges the slashes that it leaves:
-/// `/x` of `/;a/x`.
-pub fn without_parameters(path: &str) -> Option<String> {
-    let cuts = [";", "%3B"];
-    if !cuts.iter().any(|cut| path.contains(cut)) {
+/// What may not stand in a path as it is stays encoded: no rule can name it otherwise.
+pub fn lenient_reading(path: &str) -> Option<String> {
+    if !path.bytes().any(|byte| matches!(byte, b'%' | b';')) {
         return None;
     }
     let mut out = String::with_capacity(path.len());
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let ends = cuts.iter().filter_map(|cut| segment.find(cut));
-        let end = ends.min().unwrap_or(segment.len());
-        if end > 0 || segments.peek().is_none() {
-            out.push('/');
-            out.push_str(&segment[..end]);
-        }
+    let mut before = 0;
+    for segment in path.split('/').skip(1) {
+        before = out.len();
+        push_leniently(&mut out, segment);
     }
-    Some(out)
+    // Of the last one a slash stays, as at the end of any path.
+    if out.len() == before {
+        out.push('/');
+    }
+    (out != path).then_some(out)
+}
+
+/// A slash and what a lenient server sees of the segment, unless that is nothing.
+fn push_leniently(out: &mut String, segment: &str) {
+    let before = out.len();
+    out.push('/');
+    let mut rest = segment.as_bytes();
+    // A canonical path is ASCII.
+    while let [first, tail @ ..] = rest {
+        let (byte, after) = match tail {
+            [high, low, after @ ..] if *first == b'%' => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) if is_path_byte(high << 4 | low) => {
+                    (high << 4 | low, after)
+                }
+                _ => (b'%', tail),
+            },
+            _ => (*first, tail),
+        };
+        if byte == b';' {
+            break;
+        }
+        out.push(char::from(byte));
+        rest = after;
+    }
+    if out.len() == before + "/".len() {
+        out.truncate(before);
+    }
 }
 
 /// What a byte of a path asks for.

@@ -5,15 +5,16 @@
 //! [`Specificity`] that accepts the request answers. If none does, the rules of routes without
 //! hosts are asked in the same way.
 //!
-//! A path matches with the parameters of its segments or without them: `/x;a/b` is asked for where
-//! `/x` is guarded, because many an upstream takes it for `/x/b`.
+//! A path matches as it is or as a lenient upstream reads it: `/x;a/b` and `/%40/b` are asked for
+//! where `/x` and `/@` are guarded, because many an upstream takes them for `/x/b` and `/@/b`.
 //!
 //! Precedence, documented for operators in this order: exact path; regular expression, the longer
 //! first; prefix, the longer first; then a rule with a method before one without; more header
 //! conditions; more query conditions; source order.
 //!
 //! Invariants:
-//! - Lookup does no I/O and takes no lock. It allocates nothing but for a path with parameters.
+//! - Lookup does no I/O and takes no lock. It allocates nothing but for a path with
+//!   parameters or escapes.
 //! - Its cost depends on the request and on the rules of one path, not on the number of hosts, and
 //!   not on the number of paths.
 //! - This module knows nothing of Kubernetes or TOML. Both arrive here as the same specs.
@@ -39,7 +40,7 @@ use crate::config::route::MatchSpec;
 use crate::config::route::PathMatch;
 use crate::hostname::Hostname;
 use crate::hostname::parent_of;
-use crate::path::without_parameters;
+use crate::path::lenient_reading;
 use crate::request::RequestHead;
 
 type Map<V> = HashMap<Box<str>, V, RandomState>;
@@ -158,9 +159,9 @@ impl HostRules {
     fn find(&self, request: &RequestHead) -> Option<&Rule> {
         let path = request.path.path();
         let mut found = self.position(request, path);
-        if let Some(plain) = without_parameters(path) {
+        if let Some(lenient) = lenient_reading(path) {
             // The more specific of both.
-            let other = self.position(request, &plain);
+            let other = self.position(request, &lenient);
             found = found.into_iter().chain(other).min();
         }
         self.rules.get(found?)

@@ -7,7 +7,7 @@ use super::RouteTable;
 use super::RuleId;
 use super::matcher;
 use crate::hostname::parent_of;
-use crate::path::without_parameters;
+use crate::path::lenient_reading;
 use crate::request::RequestHead;
 
 /// Which set of rules was asked.
@@ -76,11 +76,11 @@ fn collect<'t>(
     into: &mut Vec<Candidate<'t>>,
 ) {
     let path = request.path.path();
-    let plain = without_parameters(path);
+    let lenient = lenient_reading(path);
     for rule in &rules.rules {
         let checked = matcher::check(&rule.matches, request, path);
-        let mismatch = match (checked, &plain) {
-            (Err(_), Some(plain)) => matcher::check(&rule.matches, request, plain).err(),
+        let mismatch = match (checked, &lenient) {
+            (Err(_), Some(lenient)) => matcher::check(&rule.matches, request, lenient).err(),
             (checked, _) => checked.err(),
         };
         into.push(Candidate {

@@ -46,7 +46,7 @@ impl fmt::Display for ValueMatch {
 }
 
 /// Every condition has to hold; they are asked in the order in which [`Mismatch`] lists them.
-/// `path` is the request's, or that without parameters.
+/// `path` is the request's, or its lenient reading.
 pub(super) fn check<'m>(
     matches: &'m MatchSpec,
     request: &RequestHead,

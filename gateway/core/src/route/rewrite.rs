@@ -6,8 +6,7 @@ use crate::config::route::RewriteSpec;
 use crate::path::EncodedSlash;
 use crate::path::PathError;
 use crate::path::RequestPath;
-use crate::path::has_prefix;
-use crate::path::without_parameters;
+use crate::path::after_prefix;
 use crate::request::RequestHead;
 
 /// The rewritten path would not be one that may be requested.
@@ -32,13 +31,7 @@ pub fn rewrite(
                 PathMatch::Exact(_) | PathMatch::Regex(_) => "",
             };
             let path = path.path();
-            // A prefix with parameters in it can only be cut off without them.
-            let plain = match has_prefix(path, old) {
-                true => None,
-                false => without_parameters(path),
-            };
-            let path = plain.as_deref().unwrap_or(path);
-            let rest = path.strip_prefix(old).unwrap_or(path);
+            let rest = after_prefix(path, old).unwrap_or(path);
             let mut text = String::with_capacity(new.len() + rest.len() + 1);
             text.push_str(new);
             text.push_str(rest);
@@ -106,6 +99,8 @@ mod tests {
             ("/api/v1;a=1", prefix("/api"), to(""), "/v1;a=1"),
             ("/api;a=1/v1", prefix("/api"), to(""), "/v1"),
             ("/api;a=1", prefix("/api"), to("/v2"), "/v2"),
+            ("/;a/api/v1;b", prefix("/api"), to(""), "/v1;b"),
+            ("/%40api/;a/%40v1", prefix("/@api"), to(""), "/;a/%40v1"),
             (
                 "/a/b?q",
                 prefix("/a"),

@@ -46,7 +46,7 @@ fn request(
 }
 
 #[test]
-fn a_path_with_parameters_is_guarded_as_the_path_without() {
+fn a_path_is_guarded_as_a_lenient_server_reads_it() {
     let few = "[[routes]]
         rules = [
           { upstream = 'u' },
@@ -55,6 +55,9 @@ fn a_path_with_parameters_is_guarded_as_the_path_without() {
           { path.exact = '/z', upstream = 'u' },
           { path.exact = '/z;v=2', upstream = 'u' },
           { path.regex = '/r/[0-9]+', upstream = 'u' },
+          { path.prefix = '/@company', upstream = 'u' },
+          { path.prefix = '/a/b$(c)[1]', upstream = 'u' },
+          { path.prefix = '/%C3%A4', upstream = 'u' },
         ";
     // With an index, and without.
     let more: String = (0..20)
@@ -78,6 +81,12 @@ fn a_path_with_parameters_is_guarded_as_the_path_without() {
             ("/z;v=1", 3),
             ("/z;v=2", 4),
             ("/r/12;v=1", 5),
+            ("/@company/pkg", 6),
+            ("/%40company/pkg", 6),
+            ("/;/%40company%3Ba/pkg", 6),
+            ("/%2540company/pkg", 0),
+            ("/a/b%24%28c)%5b1%5D", 7),
+            ("/%c3%a4/x", 8),
         ] {
             let request = request("GET", "a.test", target, &[]);
             let found = table.find(&request).map(|id| id.rule);
@@ -225,19 +234,20 @@ fn an_explanation_ends_at_the_rule_that_answers() {
 }
 
 fn element() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["a", "b", "ab", "c.d"]).prop_map(str::to_owned)
+    prop::sample::select(vec!["a", "b", "ab", "c.d", "@"]).prop_map(str::to_owned)
 }
 
 fn any_path() -> impl Strategy<Value = String> {
     prop::collection::vec(element(), 0..5).prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
-/// What is asked for, with parameters here and there.
+/// What is asked for, with parameters and escapes here and there.
 fn any_target() -> impl Strategy<Value = String> {
     let parameter = prop::sample::select(vec!["", "", "", ";", ";v=1"]);
     let element = prop_oneof![
         4 => (element(), parameter).prop_map(|(name, parameter)| name + parameter),
         1 => Just(";v".to_owned()),
+        1 => Just("%40".to_owned()),
     ];
     prop::collection::vec(element, 0..5).prop_map(|parts| format!("/{}", parts.join("/")))
 }

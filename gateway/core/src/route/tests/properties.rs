@@ -22,9 +22,10 @@ fn rank(rule: &RuleSpec) -> (u8, usize, bool, usize, usize) {
     )
 }
 
-/// As it was sent, and as a server reads it that cuts parameters off and merges slashes.
+/// As it was sent, and as a server reads it that decodes, cuts parameters off and merges slashes.
 fn readings(path: &str) -> [String; 2] {
-    let mut names: Vec<&str> = path.split('/').collect();
+    let decoded = path.replace("%40", "@");
+    let mut names: Vec<&str> = decoded.split('/').collect();
     for name in &mut names {
         *name = name.split(';').next().unwrap();
     }
