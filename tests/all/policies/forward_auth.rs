@@ -163,6 +163,49 @@ async fn what_was_allowed_is_remembered_for_the_same_client_and_url() {
 }
 
 #[tokio::test]
+async fn a_pass_is_for_whom_the_service_saw_unless_it_decides_by_less() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // Decides by a field that the gateway knows nothing of.
+    let auth = Upstream::http1(move |request| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut response = Response::new(upstream::full(""));
+            if request.headers()["x-api-key"] != "right" {
+                *response.status_mut() = StatusCode::FORBIDDEN;
+            }
+            response
+        }
+    })
+    .await;
+    let app = Upstream::echo("app").await;
+    let send = async |client: &mut Client, fields: &[(&'static str, &'static str)]| {
+        let mut request = client.request("GET", "a.test", "/x");
+        for (name, value) in fields {
+            let value = HeaderValue::from_static(value);
+            request.headers_mut().append(*name, value);
+        }
+        client.send(request).await.unwrap().status
+    };
+    for (settings, questions) in [
+        (r#"cache = "1h""#, 3),
+        (r#"cache = "1h", cache-key = ["x-api-key"]"#, 2),
+        (r#"cache = "1h", request-headers = ["x-api-key"]"#, 2),
+    ] {
+        let gateway = SetUp::new().start(&config(&app, auth.addr, settings)).await;
+        let mut client = Client::http1(gateway.addr("http")).await;
+        let right = ("x-api-key", "right");
+        assert_eq!(send(&mut client, &[right]).await, 200, "{settings}");
+        let wrong = [("x-api-key", "wrong")];
+        assert_eq!(send(&mut client, &wrong).await, 403, "{settings}");
+        let other = ("x-other", "1");
+        assert_eq!(send(&mut client, &[right, other]).await, 200, "{settings}");
+        assert_eq!(send(&mut client, &[other, right]).await, 200, "{settings}");
+        assert_eq!(asked.swap(0, Ordering::SeqCst), questions, "{settings}");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_are_alike_are_asked_about_once() {
     let (auth, mut arrived) = upstream::held().await;
     let app = Upstream::echo("app").await;

@@ -186,7 +186,7 @@ fn forward_auth(spec: &ForwardAuthSpec) -> Value {
         ("timeout", json!(duration(spec.timeout))),
         ("on-unavailable", on_error(spec.on_unavailable)),
         ("cache", json!(spec.cache.map(duration))),
-        ("cache-key", json!(texts(&spec.cache_key))),
+        ("cache-key", json!(spec.cache_key.as_deref().map(texts))),
     ])
 }
 

@@ -1,8 +1,9 @@
 //! Asks another service whether a request may pass.
 //!
 //! With a cache, what was allowed is remembered for a while, by everything that the service is
-//! told; requests that are alike and come at once are asked about once. Refusals are not
-//! remembered: who has just signed in must not be refused for what they did before.
+//! told, or by the fields that the operator says it decides by; requests that are alike and come
+//! at once are asked about once. Refusals are not remembered: who has just signed in must not be
+//! refused for what they did before.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ enum Decision {
 
 type Key = [u8; digest::SHA256_OUTPUT_LEN];
 
-/// By what the service was told.
+/// By [`ForwardAuth::key`].
 #[derive(Default)]
 struct Decisions(Mutex<HashMap<Key, Entry>>);
 
@@ -329,18 +330,28 @@ impl ForwardAuth {
         })
     }
 
-    /// Everything that the answer may depend on: what is asked about, and by whom.
+    /// What is asked about, and by whom: every field that the service sees, unless the operator
+    /// says by which ones it decides.
     fn key(&self, question: &RequestHead) -> Key {
         let mut text = BytesMut::new();
         let headers = &question.headers;
         let about = [X_ORIGINAL_METHOD, X_ORIGINAL_URL];
-        for name in about.iter().chain(&self.spec.cache_key) {
+        let mut names: Vec<&HeaderName> = match &self.spec.cache_key {
+            Some(names) => about.iter().chain(names).collect(),
+            // Those two are among them.
+            None => headers.keys().collect(),
+        };
+        // The order in which a client sends its fields is nothing to the service.
+        names.sort_unstable_by_key(|name| name.as_str());
+        for name in names {
+            // A line for each. Neither holds a line end, and no name a colon, so that nothing can
+            // pass for something else.
+            text.extend_from_slice(name.as_str().as_bytes());
             for value in headers.get_all(name) {
-                // A value holds no line end, so nothing can move from one to the next.
+                text.extend_from_slice(b"\n:");
                 text.extend_from_slice(value.as_bytes());
-                text.extend_from_slice(b"\n");
             }
-            text.extend_from_slice(b"\n\n");
+            text.extend_from_slice(b"\n");
         }
         let digest = digest::digest(&digest::SHA256, &text);
         let mut key = Key::default();

@@ -62,6 +62,6 @@ pub struct ForwardAuthSpec {
     pub on_unavailable: OnError,
     /// How long an answer that lets a request pass is remembered; `None`: not at all.
     pub cache: Option<Duration>,
-    /// Fields that tell clients apart in that memory.
-    pub cache_key: Vec<HeaderName>,
+    /// Fields that tell clients apart in that memory; `None`: all that the service sees.
+    pub cache_key: Option<Vec<HeaderName>>,
 }

@@ -183,8 +183,8 @@ pub(in crate::config) struct RawForwardAuth {
     /// How long an answer that lets a request pass holds for others like it, unless its
     /// cache-control says less. Default: not at all.
     pub cache: Option<Text>,
-    /// Request fields that tell clients apart for `cache`, besides method and URL. Default:
-    /// "authorization" and "cookie".
+    /// Request fields that tell clients apart for `cache`, besides method and URL. Default: all
+    /// that the service sees, the client's address among them.
     pub cache_key: Option<Vec<Text>>,
 }
 

@@ -104,10 +104,8 @@ impl FileReader<'_> {
             self.duration(raw.cache.as_ref(), &mut time);
             cache = Some(time);
         }
-        let cache_key = match &raw.cache_key {
-            Some(texts) => self.tokens(texts),
-            None => vec![header::AUTHORIZATION, header::COOKIE],
-        };
+        let cache_key = raw.cache_key.as_ref();
+        let cache_key = cache_key.map(|texts| self.tokens(texts));
         Some(ForwardAuthSpec {
             upstream: upstream?,
             path: path.unwrap_or_default(),
