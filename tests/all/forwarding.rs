@@ -63,12 +63,14 @@ async fn a_trusted_proxy_is_believed_up_to_the_first_stranger() {
     let chain = HeaderValue::from_static("6.6.6.6, 203.0.113.7, 10.1.2.3");
     headers.insert("x-forwarded-for", chain);
     headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    headers.insert("x-real-ip", HeaderValue::from_static("6.6.6.6"));
     let reply = client.send(request).await.unwrap();
     assert_eq!(
         reply.echoed("x-forwarded-for"),
         ["6.6.6.6, 203.0.113.7, 10.1.2.3, 127.0.0.1"]
     );
     assert_eq!(reply.echoed("x-forwarded-proto"), ["https"]);
+    assert_eq!(reply.echoed("x-real-ip"), ["203.0.113.7"]);
     let lines = gateway.finish().await;
     assert_eq!(lines[0]["client.addr"], "203.0.113.7");
     assert_eq!(lines[0]["peer.addr"], "127.0.0.1");

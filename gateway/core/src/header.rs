@@ -265,18 +265,17 @@ impl PeerFields {
         let peer = peer.to_canonical();
         Self {
             peer,
-            addr: HeaderValue::try_from(peer.to_string())
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            addr: addr_value(peer),
             proto: HeaderValue::from_static(if is_tls { "https" } else { "http" }),
             port: HeaderValue::from(port),
         }
     }
 
     /// Writes who the client is, for a request whose identity fields were removed or, from a
-    /// trusted peer, kept.
-    pub fn write(&self, headers: &mut HeaderMap, host: &HeaderValue, is_trusted: bool) {
-        if is_trusted {
-            self.extend(headers, host);
+    /// trusted peer, kept. `trusted` is the client that a trusted peer speaks for.
+    pub fn write(&self, headers: &mut HeaderMap, host: &HeaderValue, trusted: Option<IpAddr>) {
+        if let Some(client) = trusted {
+            self.extend(headers, host, client);
             return;
         }
         headers.insert(X_FORWARDED_FOR, self.addr.clone());
@@ -286,7 +285,7 @@ impl PeerFields {
         headers.insert(X_REAL_IP, self.addr.clone());
     }
 
-    fn extend(&self, headers: &mut HeaderMap, host: &HeaderValue) {
+    fn extend(&self, headers: &mut HeaderMap, host: &HeaderValue, client: IpAddr) {
         let mut chain: Vec<u8> = Vec::new();
         for value in headers.get_all(X_FORWARDED_FOR) {
             chain.extend_from_slice(value.as_bytes());
@@ -304,8 +303,15 @@ impl PeerFields {
         keep_first(headers, X_FORWARDED_PROTO, &self.proto);
         keep_first(headers, X_FORWARDED_HOST, host);
         keep_first(headers, X_FORWARDED_PORT, &self.port);
-        keep_first(headers, X_REAL_IP, &self.addr);
+        // A proxy that writes X-Forwarded-For may pass this one on as the client sent it.
+        headers.insert(X_REAL_IP, addr_value(client));
     }
+}
+
+fn addr_value(addr: IpAddr) -> HeaderValue {
+    // The text of an address is a valid value.
+    HeaderValue::try_from(addr.to_canonical().to_string())
+        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
@@ -393,16 +399,19 @@ mod tests {
         let sent = [
             ("x-forwarded-for", "203.0.113.7"),
             ("x-forwarded-proto", "http"),
+            ("x-real-ip", "6.6.6.6"),
         ];
+        let client = "203.0.113.7".parse().unwrap();
 
         let mut map = headers(&sent);
-        fields.write(&mut map, &host, true);
+        fields.write(&mut map, &host, Some(client));
         assert_eq!(map["x-forwarded-for"], "203.0.113.7, 10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "http");
         assert_eq!(map["x-forwarded-host"], "a.test");
+        assert_eq!(map["x-real-ip"], "203.0.113.7");
 
         let mut map = headers(&sent);
-        fields.write(&mut map, &host, false);
+        fields.write(&mut map, &host, None);
         assert_eq!(map["x-forwarded-for"], "10.0.0.1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(map["x-real-ip"], "10.0.0.1");

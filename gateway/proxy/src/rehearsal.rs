@@ -148,7 +148,7 @@ impl<'s> Stage<'s> {
         } = given;
         let host = head.authority.value().clone();
         let is_tls = head.scheme == Scheme::Https;
-        PeerFields::new(client, is_tls, port).write(&mut head.headers, &host, false);
+        PeerFields::new(client, is_tls, port).write(&mut head.headers, &host, None);
         let traceparent = head.headers.get("traceparent");
         let traceparent = traceparent.and_then(|value| value.to_str().ok());
         let traceparent = traceparent.map(Into::into);

@@ -178,7 +178,7 @@ async fn forward(
     let host = head.authority.value().clone();
     connection
         .peer_fields
-        .write(&mut head.headers, &host, is_trusted);
+        .write(&mut head.headers, &host, is_trusted.then_some(client));
     if let Some(client) = connection.tls.as_ref().and_then(|tls| tls.client.as_ref()) {
         client.write(&mut head.headers);
     }

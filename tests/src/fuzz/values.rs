@@ -11,6 +11,7 @@ use postern_core::config::problem::ConfigText;
 use postern_core::header::PeerFields;
 use postern_core::header::TrustedProxies;
 use postern_core::header::X_FORWARDED_FOR;
+use postern_core::header::X_REAL_IP;
 use postern_core::hostname::Authority;
 use postern_core::hostname::Hostname;
 use postern_core::path::EncodedSlash;
@@ -280,7 +281,8 @@ pub fn forwarded_headers(input: &[u8]) {
     let fields = PeerFields::new(peer, false, 80);
     let host = HeaderValue::from_static("a.test");
     let is_trusted = trusted.contains(peer);
-    fields.write(&mut headers, &host, is_trusted);
+    fields.write(&mut headers, &host, is_trusted.then_some(client));
+    assert_eq!(headers[X_REAL_IP], client.to_string().as_str());
     let own = peer.to_string();
     let all: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().collect();
     let [value] = all.as_slice() else {
