@@ -14,6 +14,7 @@ use http::Version;
 use http::header;
 
 use crate::header::FieldKind;
+use crate::header::X_FORWARDED_PROTO;
 use crate::header::remove_nominated;
 use crate::hostname::Authority;
 use crate::hostname::HostnameError;
@@ -198,6 +199,22 @@ impl RequestHead {
             is_websocket,
             takes_trailers,
         })
+    }
+}
+
+impl RequestHead {
+    /// What the client used, perhaps with a trusted proxy before this gateway. Anybody else's word
+    /// is not among the fields.
+    pub fn client_scheme(&self) -> Scheme {
+        let said = self.headers.get(X_FORWARDED_PROTO);
+        let said = said.and_then(|value| value.to_str().ok());
+        // Of a chain of proxies, the first saw the client.
+        let said = said.and_then(|list| list.split(',').next()).map(str::trim);
+        match said {
+            Some(said) if said.eq_ignore_ascii_case("https") => Scheme::Https,
+            Some(said) if said.eq_ignore_ascii_case("http") => Scheme::Http,
+            _ => self.scheme,
+        }
     }
 }
 

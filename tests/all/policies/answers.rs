@@ -106,6 +106,11 @@ async fn a_redirect_goes_where_the_client_is_not_yet() {
         ),
         (r#"scheme = "http""#, &[], ""),
         (r#"host = "www.a.test""#, &[], "http://www.a.test/x?q=1"),
+        (
+            r#"host = "www.a.test""#,
+            &[("x-forwarded-proto", "https")],
+            "https://www.a.test/x?q=1",
+        ),
         (r#"host = "a.test""#, &[], ""),
         (r#"path = "/home""#, &[], "http://a.test/home?q=1"),
         (r#"path = "/x""#, &[], ""),

@@ -51,7 +51,10 @@ pub fn redirect_location(
     matched: &PathMatch,
     spec: &RedirectSpec,
 ) -> Result<String, RewriteError> {
-    let scheme = spec.scheme.unwrap_or(request.scheme.as_str());
+    let scheme = match spec.scheme {
+        Some(scheme) => scheme,
+        None => request.client_scheme().as_str(),
+    };
     let path = match &spec.path {
         Some(replacement) => rewrite(&request.path, matched, replacement)?,
         None => request.path.clone(),
@@ -156,6 +159,33 @@ mod tests {
                 path: path("/x?y"),
                 ..RequestHead::default()
             };
+            let matched = PathMatch::Prefix(String::new());
+            assert_eq!(redirect_location(&request, &matched, &spec).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn a_redirect_stays_with_the_scheme_that_the_client_used() {
+        let spec = RedirectSpec {
+            status: StatusCode::FOUND,
+            scheme: None,
+            host: Some("b.test".to_owned()),
+            port: None,
+            path: None,
+        };
+        let cases = [
+            ("", "http://b.test/x"),
+            ("https", "https://b.test/x"),
+            ("HTTPS, http", "https://b.test/x"),
+            ("javascript", "http://b.test/x"),
+        ];
+        for (said, want) in cases {
+            let mut request = RequestHead {
+                path: path("/x"),
+                ..RequestHead::default()
+            };
+            let said = HeaderValue::from_static(said);
+            request.headers.insert("x-forwarded-proto", said);
             let matched = PathMatch::Prefix(String::new());
             assert_eq!(redirect_location(&request, &matched, &spec).unwrap(), want);
         }

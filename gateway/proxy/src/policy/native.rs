@@ -17,7 +17,6 @@ use postern_core::config::PolicySpec;
 use postern_core::config::policy::HeadersSpec;
 use postern_core::config::policy::limit::LimitKey;
 use postern_core::config::policy::traffic::CanarySpec;
-use postern_core::header::X_FORWARDED_PROTO;
 use postern_core::name::PolicyName;
 use postern_core::policy::canary::is_chosen;
 use postern_core::policy::ip_access::IpAccess;
@@ -139,13 +138,8 @@ impl Turn<'_> {
     }
 
     /// What the client used, perhaps with a trusted proxy before this gateway.
-    pub(super) fn scheme(&self) -> &str {
-        let request = &self.exchange.request;
-        let said = request.headers.get(X_FORWARDED_PROTO);
-        let said = said.and_then(|value| value.to_str().ok());
-        // Of a chain of proxies, the first saw the client.
-        let said = said.and_then(|list| list.split(',').next()).map(str::trim);
-        said.unwrap_or(request.scheme.as_str())
+    pub(super) fn scheme(&self) -> &'static str {
+        self.exchange.request.client_scheme().as_str()
     }
 
     /// The page for a status, as a refusal with this label.
