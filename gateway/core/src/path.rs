@@ -8,7 +8,8 @@
 //! - `.` and `..` segments and doubled slashes are resolved;
 //! - what an upstream could read as another path is refused: an encoded slash, backslash or NUL,
 //!   a malformed escape, a `..` that climbs above the root, or one with something behind it that
-//!   an upstream may cut off: a `;` parameter, or an encoded `;`, `?` or `#`.
+//!   an upstream may cut off: a `;` parameter, or an encoded `;`, `?` or `#`. Where an encoded
+//!   slash is kept, it must not stand beside dots.
 //!
 //! The query is passed on as it came, once it is known to hold no byte that may not stand there.
 
@@ -334,7 +335,7 @@ fn normalise(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathErro
                     out.push('/');
                 }
             }
-            _ if is_cut_to_dots(segment) => return Err(PathError::Climbs),
+            _ if segment.split("%2F").any(is_cut_to_dots) => return Err(PathError::Climbs),
             _ => {
                 out.push('/');
                 out.push_str(segment);
@@ -344,16 +345,18 @@ fn normalise(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathErro
     Ok(out)
 }
 
-/// Whether the segment is `.` or `..` to a server that cuts off parameters, a query or a fragment,
-/// some after they have decoded the path, before it resolves dots.
-fn is_cut_to_dots(segment: &str) -> bool {
-    let Some(rest) = segment.strip_prefix('.') else {
+/// Whether what stands between slashes, one of which may be encoded, is `.` or `..` to a server that
+/// cuts off parameters, a query or a fragment, some after they have decoded the path, before it
+/// resolves dots.
+fn is_cut_to_dots(part: &str) -> bool {
+    let Some(rest) = part.strip_prefix('.') else {
         return false;
     };
     let rest = rest.strip_prefix('.').unwrap_or(rest);
-    [";", "%3B", "%3F", "%23"]
-        .iter()
-        .any(|cut| rest.starts_with(cut))
+    rest.is_empty()
+        || [";", "%3B", "%3F", "%23"]
+            .iter()
+            .any(|cut| rest.starts_with(cut))
 }
 
 fn decode_unreserved(path: &str, encoded_slash: EncodedSlash) -> Result<String, PathError> {
@@ -477,8 +480,23 @@ mod tests {
 
     #[test]
     fn an_encoded_slash_can_be_kept_as_one_segment() {
-        let path = RequestPath::from_text("/a%2f..%2Fb", EncodedSlash::Keep).unwrap();
-        assert_eq!(path.path(), "/a%2F..%2Fb");
+        let path = RequestPath::from_text("/a%2f.b..%2Fc", EncodedSlash::Keep).unwrap();
+        assert_eq!(path.path(), "/a%2F.b..%2Fc");
+    }
+
+    #[test]
+    fn an_encoded_slash_that_is_kept_helps_nobody_up() {
+        for text in [
+            "/a%2f..%2Fb",
+            "/..%2fb",
+            "/a%2F%2e%2E",
+            "/a%2f.",
+            "/x/a%2f..;v/b",
+            "/x/..%3b%2fb",
+        ] {
+            let path = RequestPath::from_text(text, EncodedSlash::Keep);
+            assert_eq!(path, Err(PathError::Climbs), "{text}");
+        }
     }
 
     #[test]

@@ -133,5 +133,11 @@ proptest! {
                 prop_assert_eq!(slashes(&read), slashes(path.path()), "{} {}", index, path);
             }
         }
+        if let Ok(path) = RequestPath::from_text(&text, EncodedSlash::Keep) {
+            for (index, reader) in READERS.iter().enumerate() {
+                let read = reader(path.path());
+                prop_assert!(depth_is_kept(&read), "{} reads {} as {}", index, path, read);
+            }
+        }
     }
 }
