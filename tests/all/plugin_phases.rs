@@ -192,6 +192,39 @@ async fn a_body_without_a_length_is_held_too() {
 }
 
 #[tokio::test]
+async fn a_limit_counts_what_a_plugin_before_it_has_read() {
+    let app = Upstream::echo("app").await;
+    let config = config(&app, "")
+        .replace(r#"["guest"]"#, r#"["guest", "body"]"#)
+        .replace(
+            "plugins.guest",
+            "policies.body = { kind = \"body-size\", limit = \"1KiB\" }\nplugins.guest",
+        );
+    // Too much of it is read, or it is too much with the rest.
+    for limit in [1000, 100] {
+        let guest = bracketing("request", limit, 1);
+        let set_up = SetUp::new().file("guest.wasm", guest);
+        let gateway = set_up.start(&config).await;
+        for (count, want) in [(4, 200), (5, 413)] {
+            let mut client = Client::http1(gateway.addr("http")).await;
+            let (mut pieces, body) = channel();
+            let sending = tokio::spawn(async move {
+                for _ in 0..count {
+                    // Ends early where the rest is refused.
+                    let _ = pieces.send_data(Bytes::from_static(&[b'x'; 250])).await;
+                }
+            });
+            let reply = client.send(post(&client, body)).await.unwrap();
+            sending.await.unwrap();
+            assert_eq!(reply.status, want, "{limit} {count}: {}", reply.text());
+        }
+        let lines = gateway.finish().await;
+        assert_eq!(lines[1]["outcome"], "body-size", "{limit}");
+        assert_eq!(lines[1]["policy"], "body", "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_sees_and_replaces_a_response_body_within_its_limit() {
     for (overflow, text, want) in [
         (0, "", Ok("[]")),

@@ -191,11 +191,12 @@ impl<'c> PolicyChain<'c> {
         exchange: &mut Exchange,
         body: &mut RequestBody,
     ) -> Result<Verdict, ProxyError> {
-        self.effects.body_length = body.size_hint().exact();
         for &index in &self.policies[positions] {
             self.passed += 1;
             match &*self.view.snapshot.policies[index] {
                 Policy::Native(native) => {
+                    // A plugin before may have read the body, or replaced it.
+                    self.effects.body_length = body.size_hint().lower();
                     let turn = Turn {
                         worker: self.worker,
                         view: self.view,

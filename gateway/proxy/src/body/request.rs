@@ -139,11 +139,13 @@ impl RequestBody {
         }
     }
 
-    /// Ends the body with an error once there are more than so many bytes from now on. The cell
-    /// says whether that happened.
+    /// Ends the body with an error once there are more than so many bytes, those that are held
+    /// among them. The cell says whether that happened. No more than that are held: the caller has
+    /// looked.
     pub(crate) fn limit(&mut self, bytes: u64) -> Rc<Cell<bool>> {
         let is_too_large = Rc::default();
-        self.source.limit = Some((bytes, Rc::clone(&is_too_large)));
+        let left = bytes.saturating_sub(self.source.held.len() as u64);
+        self.source.limit = Some((left, Rc::clone(&is_too_large)));
         is_too_large
     }
 

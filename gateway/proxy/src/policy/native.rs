@@ -108,8 +108,8 @@ pub(super) struct Turn<'t> {
 /// What policies have decided about a request for later. Empty, it costs nothing.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Bytes of the request body, if the client has said how many there are.
-    pub(super) body_length: Option<u64>,
+    /// Bytes of the request body, as many as are known of: what the client said, or was read.
+    pub(super) body_length: u64,
     /// Most bytes of the request body, and the policy that says so.
     pub(super) body_limit: Option<(u64, PolicyName)>,
     /// Whether there were more, once the limit holds.
@@ -293,7 +293,7 @@ impl NativePolicy {
     /// A body whose length is known is refused before anything is sent; others are cut midway.
     fn limit_body(&self, limit: u64, turn: &mut Turn<'_>) -> Option<Reply> {
         let effects = &mut *turn.effects;
-        if effects.body_length.is_some_and(|length| length > limit) {
+        if effects.body_length > limit {
             return Some(turn.refuse(StatusCode::PAYLOAD_TOO_LARGE, "body-size"));
         }
         if effects
