@@ -137,6 +137,8 @@ impl Gateway {
         let generation = next.generation;
         let log_path = next.config.access_log.path.clone();
         lock(&self.probes).follow(&next);
+        let routes = next.config.routes.iter().map(|route| &route.name);
+        self.metrics.follow(generation, routes);
         self.published.publish(next);
         // Workers that are idle take it up too, so that what is gone is let go.
         self.phase.send_if_modified(|phase| {

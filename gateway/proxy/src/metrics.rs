@@ -8,6 +8,7 @@ mod plugins;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -112,14 +113,32 @@ impl WorkerStats {
     }
 }
 
+/// Routes that are gone and still shown: a counter that vanishes and comes back at zero looks like
+/// a restart. Of more, those that went first are let go.
+const MAX_GONE_ROUTES: usize = 100;
+
 /// Everything that is counted.
 pub(crate) struct Metrics {
     workers: Vec<Arc<WorkerStats>>,
     /// Access log lines that could not be written. The log's thread counts.
     pub(crate) log_lines_lost: Arc<Counter>,
-    /// By route, then by worker. Routes that are gone stay: a counter that vanishes and comes back
-    /// at zero looks like a restart.
-    routes: Mutex<HashMap<RouteName, Vec<Arc<RouteStats>>>>,
+    routes: Mutex<HashMap<RouteName, CountedRoute>>,
+}
+
+/// What is counted for one route.
+struct CountedRoute {
+    by_worker: Vec<Arc<RouteStats>>,
+    /// The first generation without it, if it is gone.
+    gone_since: Option<u64>,
+}
+
+impl CountedRoute {
+    /// Whether a worker still counts here, or a request that it serves.
+    fn is_in_use(&self) -> bool {
+        self.by_worker
+            .iter()
+            .any(|stats| Arc::strong_count(stats) > 1)
+    }
 }
 
 impl Metrics {
@@ -138,10 +157,40 @@ impl Metrics {
     /// Called when a worker takes up a snapshot, not by requests.
     pub(crate) fn route(&self, worker: usize, name: &RouteName) -> Arc<RouteStats> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let stats = routes
-            .entry(name.clone())
-            .or_insert_with(|| self.workers.iter().map(|_| Arc::default()).collect());
-        Arc::clone(&stats[worker])
+        let route = routes.entry(name.clone()).or_insert_with(|| CountedRoute {
+            by_worker: self.workers.iter().map(|_| Arc::default()).collect(),
+            gone_since: None,
+        });
+        Arc::clone(&route.by_worker[worker])
+    }
+
+    /// Called with each generation and the routes that it has.
+    pub(crate) fn follow<'r>(
+        &self,
+        generation: u64,
+        names: impl IntoIterator<Item = &'r RouteName>,
+    ) {
+        let names: HashSet<&RouteName> = names.into_iter().collect();
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, route) in &mut *routes {
+            route.gone_since = match names.contains(name) {
+                true => None,
+                false => route.gone_since.or(Some(generation)),
+            };
+        }
+        let gone = routes.iter();
+        let mut gone: Vec<(u64, RouteName)> = gone
+            .filter_map(|(name, route)| Some((route.gone_since?, name.clone())))
+            .collect();
+        let excess = gone.len().saturating_sub(MAX_GONE_ROUTES);
+        gone.sort_unstable();
+        for (_, name) in &gone[..excess] {
+            // A worker that has not seen this generation may skip it, and count on for the route
+            // in one that has it again.
+            if !routes.get(name).is_some_and(CountedRoute::is_in_use) {
+                routes.remove(name);
+            }
+        }
     }
 
     /// In the text format of Prometheus.
@@ -255,7 +304,10 @@ impl Metrics {
 
     fn render_routes(&self, out: &mut Page) {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut routes: Vec<_> = routes.iter().collect();
+        let mut routes: Vec<_> = routes
+            .iter()
+            .map(|(name, route)| (name, route.by_worker.as_slice()))
+            .collect();
         routes.sort_unstable_by_key(|(name, _)| *name);
         let sum = |stats: &[Arc<RouteStats>], field: &dyn Fn(&RouteStats) -> u64| -> u64 {
             stats.iter().map(|stats| field(stats)).sum()
@@ -433,5 +485,40 @@ impl Page {
     fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.head(name, "counter", help);
         self.line(name, &[], value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_that_are_gone_are_shown_up_to_a_bound() {
+        let names: Vec<RouteName> = (0..MAX_GONE_ROUTES + 3)
+            .map(|n| RouteName::parse(&format!("preview-{n}")).unwrap())
+            .collect();
+        let metrics = Metrics::new(2);
+        let shown = || {
+            let routes = metrics.routes.lock().unwrap();
+            names
+                .iter()
+                .filter(|name| routes.contains_key(name))
+                .count()
+        };
+        let mut held = Vec::new();
+        for (generation, name) in (1..).zip(&names) {
+            metrics.follow(generation, [name]);
+            let stats = metrics.route(0, name);
+            metrics.route(1, name);
+            if generation == 1 {
+                held.push(stats);
+            }
+        }
+        // One is there, and the first one of those that are gone is in use.
+        assert_eq!(shown(), MAX_GONE_ROUTES + 2);
+        assert!(metrics.routes.lock().unwrap().contains_key(&names[0]));
+        held.clear();
+        metrics.follow(1000, [&names[1]]);
+        assert_eq!(shown(), MAX_GONE_ROUTES);
     }
 }
