@@ -12,6 +12,8 @@ use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -29,14 +31,31 @@ const QUEUED_BUFFERS: usize = 64;
 
 enum Message {
     Lines(Vec<u8>),
-    /// Another destination, or the same one again after it was rotated.
-    Open(Option<PathBuf>),
+    /// There is something in [`Wanted`]. It is looked at before any other message too, so that it
+    /// costs nothing if this one finds the queue full.
+    Open,
     /// Everything before this is to be on its way before the answer.
     Sync(mpsc::SyncSender<()>),
 }
 
+/// What is to be opened before anything more is written: another destination, or the same one
+/// again after it was rotated. Of several, the last counts.
+#[derive(Default)]
+struct Wanted(Mutex<Option<Option<PathBuf>>>);
+
+impl Wanted {
+    fn put(&self, path: Option<PathBuf>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(path);
+    }
+
+    fn take(&self) -> Option<Option<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The writer thread's end.
 pub(crate) struct LogWriter {
+    wanted: Arc<Wanted>,
     sender: Option<mpsc::SyncSender<Message>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -46,10 +65,13 @@ impl LogWriter {
     /// `lost` counts the lines that cannot be written.
     pub(crate) fn start(path: Option<PathBuf>, lost: Arc<Counter>) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(QUEUED_BUFFERS);
+        let wanted: Arc<Wanted> = Arc::default();
+        let own = Arc::clone(&wanted);
         let thread = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || write_all(path, &receiver, &lost))?;
+            .spawn(move || write_all(path, &receiver, &own, &lost))?;
         Ok(Self {
+            wanted,
             sender: Some(sender),
             thread: Some(thread),
         })
@@ -64,11 +86,11 @@ impl LogWriter {
         })
     }
 
-    /// Opens a path, or the one in use once more. If the queue is full, the writer is stuck and
-    /// will be asked again with the next change.
+    /// Opens a path, or the one in use once more, before anything more is written.
     pub(crate) fn open(&self, path: Option<PathBuf>) {
+        self.wanted.put(path);
         if let Some(sender) = &self.sender {
-            let _ = sender.try_send(Message::Open(path));
+            let _ = sender.try_send(Message::Open);
         }
     }
 
@@ -92,12 +114,21 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-fn write_all(path: Option<PathBuf>, receiver: &mpsc::Receiver<Message>, lost: &Counter) {
+fn write_all(
+    path: Option<PathBuf>,
+    receiver: &mpsc::Receiver<Message>,
+    wanted: &Wanted,
+    lost: &Counter,
+) {
     let mut out = open(path.as_deref());
     let mut is_failing = false;
     // Half a line is at the end of what was written.
     let mut is_cut = false;
     while let Ok(message) = receiver.recv() {
+        if let Some(path) = wanted.take() {
+            out = open(path.as_deref());
+            is_cut = false;
+        }
         match message {
             Message::Lines(lines) => {
                 let (written, result) = write_lines(&mut *out, &lines, is_cut);
@@ -120,10 +151,7 @@ fn write_all(path: Option<PathBuf>, receiver: &mpsc::Receiver<Message>, lost: &C
                     Err(_) => {}
                 }
             }
-            Message::Open(path) => {
-                out = open(path.as_deref());
-                is_cut = false;
-            }
+            Message::Open => {}
             Message::Sync(answer) => {
                 let _ = answer.try_send(());
             }
@@ -158,8 +186,21 @@ fn open(path: Option<&Path>) -> Box<dyn Write> {
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::error!(path = %path.display(), error, "the access log cannot be opened");
-            Box::new(io::sink())
+            Box::new(Nowhere)
         }
+    }
+}
+
+/// In the place of a log that cannot be opened: what is written is lost, and counted as such.
+struct Nowhere;
+
+impl Write for Nowhere {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -264,7 +305,7 @@ mod tests {
     }
 
     /// Takes so many bytes, then nothing more until there is room.
-    struct Disk(Arc<std::sync::Mutex<(Vec<u8>, usize)>>);
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
     impl Write for Disk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -285,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_costs_lines_and_cuts_one_at_most() {
-        let disk = Arc::new(std::sync::Mutex::new((Vec::new(), 6)));
+        let disk = Arc::new(Mutex::new((Vec::new(), 6)));
         let mut out = Disk(Arc::clone(&disk));
         let (written, result) = write_lines(&mut out, b"one\ntwo\n", false);
         assert_eq!(written, 6);
@@ -294,6 +335,53 @@ mod tests {
         disk.lock().unwrap().1 = 100;
         assert_eq!(write_lines(&mut out, b"four\n", true).0, 5);
         assert_eq!(disk.lock().unwrap().0, b"one\ntw\nfour\n");
+    }
+
+    /// A folder of this test's own.
+    fn folder(name: &str) -> PathBuf {
+        let name = format!("postern-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    /// A writer whose queue is full of one buffer, and what its thread would read.
+    fn stuck() -> (LogWriter, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        sender.try_send(Message::Lines(b"one\n".into())).unwrap();
+        let writer = LogWriter {
+            wanted: Arc::default(),
+            sender: Some(sender),
+            thread: None,
+        };
+        (writer, receiver)
+    }
+
+    #[test]
+    fn a_destination_is_not_forgotten_while_the_writer_is_stuck() {
+        let folder = folder("log-wanted");
+        let (writer, receiver) = stuck();
+        writer.open(Some(folder.join("passing")));
+        writer.open(Some(folder.join("wanted")));
+        let wanted = Arc::clone(&writer.wanted);
+        drop(writer);
+        let before = Some(folder.join("before"));
+        write_all(before, &receiver, &wanted, &Counter::default());
+        let written = std::fs::read(folder.join("wanted")).unwrap();
+        assert_eq!(written, b"one\n");
+        assert!(!folder.join("passing").exists());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn lines_for_a_log_that_cannot_be_opened_are_counted() {
+        let (writer, receiver) = stuck();
+        let wanted = Arc::clone(&writer.wanted);
+        drop(writer);
+        let lost = Counter::default();
+        let path = std::env::temp_dir().join("postern-no-such-folder/log");
+        write_all(Some(path), &receiver, &wanted, &lost);
+        assert_eq!(lost.value(), 1);
     }
 
     #[test]
