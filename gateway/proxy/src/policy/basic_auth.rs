@@ -51,7 +51,7 @@ pub(super) struct BasicAuth {
     keeps_credentials: bool,
     users: HashMap<String, Hash>,
     /// What is compared with for a user that is not there, so that the answer takes as long as for
-    /// those with the slowest kind of hash.
+    /// the one with the slowest hash.
     decoy: Hash,
     /// Seeded, so that the memory holds nothing that could be tried elsewhere.
     key: hmac::Key,

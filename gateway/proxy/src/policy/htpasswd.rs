@@ -30,6 +30,8 @@ const MAX_USERS: usize = 100_000;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Hash {
     kind: Kind,
+    /// Of the hashes of a kind, one with a higher cost takes longer.
+    cost: usize,
     /// As it is in the file.
     text: Arc<str>,
 }
@@ -83,18 +85,21 @@ impl Hash {
         let kind = kinds.iter().find(|(prefix, _)| text.starts_with(prefix));
         let &(_, kind) = kind.ok_or(PolicyError::UserHash(line))?;
         let malformed = || PolicyError::UserLine(line);
+        let mut cost = 0;
         match kind {
             Kind::Bcrypt => {
                 let parts: bcrypt::HashParts = text.parse().map_err(|_| malformed())?;
                 if parts.get_cost() > MAX_COST {
                     return Err(PolicyError::UserCost(line, MAX_COST));
                 }
+                cost = parts.get_cost() as usize;
             }
             Kind::Sha256 | Kind::Sha512 => {
                 let parts = ShaParts::of(text).ok_or_else(malformed)?;
                 if parts.rounds > MAX_ROUNDS {
                     return Err(PolicyError::UserRounds(line, MAX_ROUNDS));
                 }
+                cost = parts.rounds;
                 // One that the implementation does not take would never be right.
                 parts.hash(kind, b"").ok_or_else(malformed)?;
             }
@@ -112,12 +117,12 @@ impl Hash {
             }
         }
         let text = text.into();
-        Ok(Self { kind, text })
+        Ok(Self { kind, cost, text })
     }
 
     /// Whether another hash takes no longer than this one.
     pub(super) fn is_as_slow_as(&self, other: &Self) -> bool {
-        self.kind >= other.kind
+        (self.kind, self.cost) >= (other.kind, other.cost)
     }
 
     /// Takes as long as the hash is made to take: away from the workers.
@@ -288,6 +293,9 @@ mod tests {
         assert_eq!(users.len(), 2);
         assert!(users["ann"].is_as_slow_as(&users["bob"]));
         assert!(!users["bob"].is_as_slow_as(&users["ann"]));
+        let cheaper = Hash::parse(&ANN.replace("$05$", "$04$"), 1).unwrap();
+        assert!(users["ann"].is_as_slow_as(&cheaper));
+        assert!(!cheaper.is_as_slow_as(&users["ann"]));
         let cases = [
             ("ann".to_owned(), "line 1"),
             (format!("ann:{ANN}\n:{ANN}"), "line 2"),
