@@ -82,7 +82,7 @@ pub(crate) struct Rule {
     /// Empty unless the rule forwards.
     pub(crate) backends: Backends,
     pub(crate) policies: Vec<PolicyIndex>,
-    /// Whether any policy is a plugin; if not, a request needs no exchange.
+    /// Whether any policy is a plugin; if not, nobody asks an exchange about its connection.
     pub(crate) has_plugins: bool,
 }
 
