@@ -18,11 +18,15 @@ const TABLE_SIZES: [usize; 9] = [251, 509, 1021, 2039, 4093, 8191, 16381, 32749,
 
 /// A hash that is the same on every machine: FNV-1a, its bits mixed so that all of them count.
 pub fn hash(bytes: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for &byte in bytes {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    mix(hash)
+    mix(fnv(bytes))
+}
+
+/// FNV-1a. Its lower bits are weak: whoever uses it mixes them.
+pub fn fnv<'b>(bytes: impl IntoIterator<Item = &'b u8>) -> u64 {
+    let bytes = bytes.into_iter();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// Another number for each number, far away for neighbours (the finalizer of MurmurHash3).

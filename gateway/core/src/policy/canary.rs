@@ -8,9 +8,10 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
+use crate::balance::cookie;
+use crate::balance::fnv;
 use crate::config::policy::limit::KeyBytes;
 use crate::config::policy::limit::LimitKey;
-use crate::config::policy::limit::cookie;
 use crate::config::policy::traffic::CanarySpec;
 
 /// Whether the request goes to the canary. `turn` counts requests, for those without a key.
@@ -52,10 +53,7 @@ fn stable_number(name: &str, key: KeyBytes<'_>) -> u64 {
         KeyBytes::V6(bytes) => bytes,
         KeyBytes::Value(bytes) => bytes,
     };
-    let bytes = name.as_bytes().iter().chain(&[0]).chain(key);
-    let hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    let hash = fnv(name.as_bytes().iter().chain(&[0]).chain(key));
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (hash >> 32) % 100
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::HeaderName;
 use http::StatusCode;
-use http::header;
+
+use crate::balance::cookie;
 
 /// Keys that one policy tells apart at a time, unless it says otherwise.
 pub const DEFAULT_KEYS: u32 = 64 << 10;
@@ -128,20 +129,10 @@ impl KeyBytes<'_> {
     }
 }
 
-/// The value of a request's cookie; of the first, if there are several of the name.
-pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
-    let fields = headers.get_all(header::COOKIE).iter();
-    let mut pairs = fields.flat_map(|field| field.as_bytes().split(|&b| b == b';'));
-    pairs.find_map(|pair| {
-        let pair = pair.trim_ascii();
-        let rest = pair.strip_prefix(name.as_bytes())?;
-        rest.strip_prefix(b"=")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header;
 
     use super::*;
 
