@@ -92,12 +92,16 @@ pub fn remove_nominated(headers: &mut HeaderMap) -> Result<(), NominationError> 
     for value in headers.get_all(header::CONNECTION) {
         for token in value.as_bytes().split(|&b| b == b',') {
             let token = token.trim_ascii();
-            if token.is_empty() {
+            // Nearly all that is ever sent. `keep-alive` goes in any case.
+            let is_plain = [&b""[..], b"close", b"keep-alive"]
+                .iter()
+                .any(|plain| token.eq_ignore_ascii_case(plain));
+            if is_plain {
                 continue;
             }
             let name = HeaderName::from_bytes(token).map_err(|_| NominationError)?;
             match (name.as_str(), FieldKind::of(name.as_str())) {
-                ("close", _) | (_, FieldKind::HopByHop) => {}
+                (_, FieldKind::HopByHop) => {}
                 ("authorization" | "cookie", _) | (_, FieldKind::Framing | FieldKind::Host) => {
                     return Err(NominationError);
                 }

@@ -326,6 +326,17 @@ impl AccessRecord {
     }
 }
 
+/// Bytes that stand for themselves in a value, quoted or not.
+const IS_PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        plain[byte] = !matches!(byte as u8, b'"' | b'\\' | b'=');
+        byte += 1;
+    }
+    plain
+};
+
 /// The fields of one line, in either format.
 struct Fields<'l> {
     line: &'l mut Vec<u8>,
@@ -386,9 +397,7 @@ impl Fields<'_> {
     fn text(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         let is_json = self.format == AccessLogFormat::Json;
-        let is_plain = value
-            .iter()
-            .all(|&b| b > 0x20 && b < 0x7f && b != b'"' && b != b'\\' && b != b'=');
+        let is_plain = value.iter().all(|&byte| IS_PLAIN[usize::from(byte)]);
         if is_plain {
             if is_json {
                 self.line.push(b'"');
