@@ -35,5 +35,6 @@ mod timeouts;
 mod tls;
 mod upgrades;
 mod upstream_faults;
+mod upstream_http2;
 mod upstream_limits;
 mod upstream_tls;

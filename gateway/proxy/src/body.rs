@@ -21,6 +21,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http_body::Body as _;
 use http_body::Frame;
 use http_body::SizeHint;
 use hyper::body::Incoming;
@@ -45,8 +46,9 @@ pub(crate) enum BodyError {
     Idle,
     #[error("the body is larger than a policy allows")]
     TooLarge,
+    /// Without a source if its stream was reset and nothing was said to be wrong.
     #[error("the body ended early")]
-    Cut(#[source] hyper::Error),
+    Cut(#[source] Option<hyper::Error>),
     #[error("the trailers are too large")]
     Trailers,
     #[error("plugin {plugin} failed on the body")]
@@ -66,6 +68,8 @@ type PolledFrame<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 /// A body that is read from one side of the gateway.
 struct Inbound {
     body: Incoming,
+    /// It came over HTTP/2.
+    is_h2: bool,
     timer: Timer,
     pace: Pace,
 }
@@ -89,7 +93,12 @@ impl Inbound {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(error)))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(Some(error))))),
+            // hyper ends a body whose stream was reset with NO_ERROR as if it were whole. Only
+            // END_STREAM says that it is (RFC 9113, 8.1); hyper knows of that for HTTP/2 alone.
+            Poll::Ready(None) if self.is_h2 && !self.body.is_end_stream() => {
+                Poll::Ready(Some(Err(BodyError::Cut(None))))
+            }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 // Armed only while this side is waited for: a slow reader on the other side is not

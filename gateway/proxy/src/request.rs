@@ -239,7 +239,8 @@ impl Going<'_> {
         }
         let pace = Pace::new(self.connection, headers);
         let timer = self.worker.clock.timer();
-        RequestBody::new(body, timer, pace, record.request_bytes())
+        let is_h2 = self.connection.is_h2;
+        RequestBody::new(body, is_h2, timer, pace, record.request_bytes())
     }
 
     /// The policies on the request, what the rule says, the policies on the response.

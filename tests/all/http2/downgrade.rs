@@ -7,6 +7,7 @@ use postern_tests::client::frames::END_HEADERS;
 use postern_tests::client::frames::END_STREAM;
 use postern_tests::client::frames::HEADERS;
 use postern_tests::client::frames::Outcome;
+use postern_tests::client::frames::RST_STREAM;
 use postern_tests::client::frames::block;
 use postern_tests::client::frames::frame;
 use postern_tests::client::frames::headers;
@@ -15,7 +16,9 @@ use postern_tests::upstream::recorder::Recorded;
 use postern_tests::upstream::recorder::Recorder;
 
 use super::config;
+use super::is_served;
 use crate::framing::canonical;
+use crate::support::until;
 
 type Field = (&'static str, &'static [u8]);
 
@@ -338,6 +341,32 @@ async fn hostile_requests_are_refused_or_become_one_canonical_request() {
         cases.len(),
         wrong.join("\n")
     );
+}
+
+#[tokio::test]
+async fn a_request_whose_stream_is_reset_without_an_error_is_not_completed() {
+    let recorder = Recorder::start().await;
+    let gateway = SetUp::new().start(&config(recorder.addr, "")).await;
+    let mut connection = Connection::open(gateway.addr("http")).await;
+    let post = [POST, SCHEME, AUTHORITY, PATH];
+    let part = frame(DATA, 0, 1, b"part");
+    let begun = [headers(1, END_HEADERS, &post), part.clone()].concat();
+    connection.send(&begun).await;
+    until("it has begun", || !recorder.seen().0.is_empty()).await;
+    // In one segment: the gateway sees what comes last before it has sent what comes first.
+    let reset = frame(RST_STREAM, 0, 1, &[0; 4]);
+    connection.send(&[part, reset].concat()).await;
+    is_served(&mut connection, 3, "the connection goes on").await;
+    drop(connection);
+    gateway.finish().await;
+    let (requests, violations) = recorder.seen();
+    let complete: Vec<&str> = requests
+        .iter()
+        .filter(|request| request.is_complete)
+        .map(|request| request.line.as_str())
+        .collect();
+    assert_eq!(complete, ["GET /after HTTP/1.1"], "{requests:?}");
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 async fn check(case: &Case) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! An HTTP/2 client that sends frames as they are told, valid or not, and reads what comes back.
+//! An HTTP/2 client that sends frames as they are told, valid or not, and reads what comes back; or
+//! a server that does so.
 //!
 //! Fields are written as literals without compression, so that a test says exactly which bytes go
 //! out. Of what is read, only the status of a response is decoded.
@@ -21,6 +22,8 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 0x1;
+/// Of SETTINGS and PING.
+pub const ACK: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 
 /// RFC 9113, 7.
@@ -160,6 +163,31 @@ impl Connection {
         Self {
             stream,
             buffer: Vec::new(),
+        }
+    }
+
+    /// The other side of a connection that the gateway made, up to the settings.
+    pub async fn accepted(mut stream: TcpStream) -> Self {
+        let mut preface = [0; PREFACE.len()];
+        // One that says nothing gives no frames either.
+        let _ = stream.read_exact(&mut preface).await;
+        let mut connection = Self {
+            stream,
+            buffer: Vec::new(),
+        };
+        let greeting = [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])];
+        connection.send(&greeting.concat()).await;
+        connection
+    }
+
+    /// Reads up to the head of the next request, and gives its stream; `None` once the gateway has
+    /// closed. Waits for ever.
+    pub async fn asked(&mut self) -> Option<u32> {
+        loop {
+            let frame = self.read().await?;
+            if frame.kind == HEADERS {
+                return Some(frame.stream);
+            }
         }
     }
 

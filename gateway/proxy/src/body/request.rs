@@ -121,11 +121,22 @@ impl RequestBody {
         }
     }
 
-    pub(crate) fn new(body: Incoming, timer: Timer, pace: Pace, bytes: Rc<Cell<u64>>) -> Self {
+    pub(crate) fn new(
+        body: Incoming,
+        is_h2: bool,
+        timer: Timer,
+        pace: Pace,
+        bytes: Rc<Cell<u64>>,
+    ) -> Self {
         Self {
             source: RequestSource {
                 held: Bytes::new(),
-                inbound: Some(Inbound { body, timer, pace }),
+                inbound: Some(Inbound {
+                    body,
+                    is_h2,
+                    timer,
+                    pace,
+                }),
                 trailers: None,
                 tally: Some(Tally {
                     bytes,

@@ -170,6 +170,7 @@ impl ResponseBody {
         let mut upstream = UpstreamBody {
             inbound: Inbound {
                 body,
+                is_h2: connection.is_none(),
                 timer,
                 pace: Pace::idle(idle),
             },

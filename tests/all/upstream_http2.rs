@@ -1,0 +1,105 @@
+//! One HTTP/2 connection to an endpoint, which every request of a worker shares: what ends with a
+//! request, and what with the connection.
+
+use postern_tests::client;
+use postern_tests::client::frames::CANCEL;
+use postern_tests::client::frames::Connection;
+use postern_tests::client::frames::DATA;
+use postern_tests::client::frames::END_HEADERS;
+use postern_tests::client::frames::END_STREAM;
+use postern_tests::client::frames::HEADERS;
+use postern_tests::client::frames::RST_STREAM;
+use postern_tests::client::frames::block;
+use postern_tests::client::frames::frame;
+use postern_tests::client::frames::get;
+use postern_tests::client::frames::headers;
+use postern_tests::client::frames::request;
+use postern_tests::client::raw;
+use postern_tests::gateway::SetUp;
+use postern_tests::upstream;
+use postern_tests::upstream::Upstream;
+
+use crate::support::several;
+
+/// RFC 9113, 7.
+const NO_ERROR: u32 = 0;
+
+const HTTP2: &str = "protocol = \"http2\"";
+
+/// Answers each request with what `answer` makes of its stream: bytes of frames.
+async fn scripted(answer: fn(u32) -> Vec<u8>) -> Upstream {
+    Upstream::accept(move |stream| async move {
+        let mut connection = Connection::accepted(stream).await;
+        while let Some(stream) = connection.asked().await {
+            connection.send(&answer(stream)).await;
+        }
+    })
+    .await
+}
+
+fn head(stream: u32, flags: u8) -> Vec<u8> {
+    headers(stream, END_HEADERS | flags, &[(":status", b"200")])
+}
+
+fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
+fn part_of_a_response(stream: u32, code: u32) -> Vec<u8> {
+    let data = frame(DATA, 0, stream, b"part");
+    [head(stream, 0), data, reset(stream, code)].concat()
+}
+
+#[tokio::test]
+async fn a_response_whose_stream_is_reset_is_cut_whatever_the_reason() {
+    let quietly = scripted(|stream| part_of_a_response(stream, NO_ERROR)).await;
+    let cancelled = scripted(|stream| part_of_a_response(stream, CANCEL)).await;
+    for app in [quietly, cancelled] {
+        let gateway = SetUp::new().start(&several(&[app.addr], HTTP2)).await;
+        let addr = gateway.addr("http");
+        let asked = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+        let answer = raw::exchange(addr, asked).await;
+        let text = String::from_utf8_lossy(&answer);
+        assert!(!text.contains("\r\n0\r\n"), "{text}");
+
+        let mut connection = Connection::open(addr).await;
+        connection.send(&get(1, "/")).await;
+        let outcome = connection.outcome(1).await;
+        assert!(outcome.reset.is_some(), "{outcome:?}");
+        drop(connection);
+        let lines = gateway.finish().await;
+        assert!(
+            lines.iter().all(|line| line["outcome"] == "response-cut"),
+            "{lines:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_is_whole_before_its_stream_is_reset_is_whole() {
+    let data = scripted(|stream| {
+        let data = frame(DATA, END_STREAM, stream, b"whole");
+        [head(stream, 0), data, reset(stream, NO_ERROR)].concat()
+    })
+    .await;
+    let trailers = scripted(|stream| {
+        let data = frame(DATA, 0, stream, b"whole");
+        let trailers = block(&[("x-checksum", b"1")]);
+        let trailers = frame(HEADERS, END_HEADERS | END_STREAM, stream, &trailers);
+        [head(stream, 0), data, trailers, reset(stream, NO_ERROR)].concat()
+    })
+    .await;
+    for app in [data, trailers] {
+        let gateway = SetUp::new().start(&several(&[app.addr], HTTP2)).await;
+        // Its request never ends.
+        let mut connection = Connection::open(gateway.addr("http")).await;
+        let upload = headers(1, END_HEADERS, &request("POST", "/"));
+        connection.send(&upload).await;
+        let outcome = connection.outcome(1).await;
+        assert_eq!(outcome.status, Some(200), "{outcome:?}");
+        assert_eq!(outcome.body, b"whole", "{outcome:?}");
+        assert_eq!(outcome.reset, None, "{outcome:?}");
+        let reply = client::get(gateway.addr("http"), "a.test", "/").await;
+        assert_eq!(reply.text(), "whole");
+    }
+}
