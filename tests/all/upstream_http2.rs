@@ -103,3 +103,39 @@ async fn a_response_that_is_whole_before_its_stream_is_reset_is_whole() {
         assert_eq!(reply.text(), "whole");
     }
 }
+
+#[tokio::test]
+async fn a_request_body_that_stops_is_no_fault_of_the_endpoint() {
+    let apps = [
+        Upstream::http2(|request| upstream::echo("one", request)).await,
+        Upstream::http2(|request| upstream::echo("two", request)).await,
+    ];
+    let addrs = apps.each_ref().map(|app| app.addr);
+    let config = several(&addrs, HTTP2).replace(
+        "[upstreams.app]",
+        "timeouts = { body-idle = \"200ms\" }\n[upstreams.app]",
+    );
+    let gateway = SetUp::new().start(&config).await;
+    // More than eject both.
+    for _ in 0..12 {
+        let mut connection = Connection::open(gateway.addr("http")).await;
+        let upload = headers(1, END_HEADERS, &request("POST", "/"));
+        let part = frame(DATA, 0, 1, b"some");
+        connection.send(&[upload, part].concat()).await;
+        let outcome = connection.outcome(1).await;
+        assert_eq!(outcome.status, Some(408), "{outcome:?}");
+    }
+    let metrics = gateway.metrics();
+    for addr in addrs {
+        let up =
+            format!("postern_upstream_endpoint_up{{upstream=\"app\",endpoint=\"{addr}\"}} 1\n");
+        assert!(metrics.contains(&up), "{metrics}");
+    }
+    let lines = gateway.finish().await;
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["outcome"] == "request-body-slow"),
+        "{lines:?}"
+    );
+}

@@ -299,6 +299,30 @@ impl ProxyError {
         }
     }
 
+    /// What the request's body failed with.
+    pub(crate) fn of_body(error: &BodyError) -> Self {
+        match error {
+            BodyError::Idle => Self::RequestBodySlow,
+            // The policy whose limit it was is known to the chain.
+            BodyError::Cut(_)
+            | BodyError::TooLarge
+            | BodyError::Trailers
+            | BodyError::Coding(_) => Self::RequestBody,
+            BodyError::Plugin {
+                plugin,
+                status,
+                reason,
+            } => Self::BodyPlugin {
+                plugin: plugin.clone(),
+                status: *status,
+                reason,
+            },
+            BodyError::Aborted { plugin } => Self::Aborted {
+                plugin: plugin.clone(),
+            },
+        }
+    }
+
     /// Whether the client's connection ends with the answer: after anything that puts the next
     /// request boundary in doubt.
     pub(crate) fn closes(&self) -> bool {
@@ -333,35 +357,4 @@ impl ProxyError {
             | Self::UnaskedUpgrade { .. } => false,
         }
     }
-}
-
-/// What the request's body failed with, if it was that and not the endpoint.
-pub(crate) fn request_body_error(error: &hyper::Error) -> Option<ProxyError> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<BodyError>() {
-            return Some(match error {
-                BodyError::Idle => ProxyError::RequestBodySlow,
-                // The policy whose limit it was is known to the chain.
-                BodyError::Cut(_)
-                | BodyError::TooLarge
-                | BodyError::Trailers
-                | BodyError::Coding(_) => ProxyError::RequestBody,
-                BodyError::Plugin {
-                    plugin,
-                    status,
-                    reason,
-                } => ProxyError::BodyPlugin {
-                    plugin: plugin.clone(),
-                    status: *status,
-                    reason,
-                },
-                BodyError::Aborted { plugin } => ProxyError::Aborted {
-                    plugin: plugin.clone(),
-                },
-            });
-        }
-        cause = error.source();
-    }
-    None
 }

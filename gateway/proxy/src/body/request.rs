@@ -27,6 +27,7 @@ use super::replay::Replay;
 use super::shown;
 use super::tap::Tap;
 use crate::clock::Timer;
+use crate::error::ProxyError;
 
 /// A request body on its way to an upstream.
 pub(crate) struct RequestBody {
@@ -62,15 +63,23 @@ struct Upload {
     is_over: Cell<bool>,
     /// The response has begun and not ended: the client may listen before it goes on.
     is_answered: Cell<bool>,
+    /// What the body failed with. Kept here because an HTTP/2 connection says only that it reset
+    /// the stream.
+    fault: Cell<Option<ProxyError>>,
 }
 
-/// Whether a request body has been sent.
+/// How a request body does on its way.
 #[derive(Clone)]
 pub(crate) struct Progress(Option<Rc<Upload>>);
 
 impl Progress {
     pub(crate) fn is_over(&self) -> bool {
         self.0.as_ref().is_none_or(|upload| upload.is_over.get())
+    }
+
+    /// What the body failed with, if it was that and not the endpoint.
+    pub(crate) fn take_fault(&self) -> Option<ProxyError> {
+        self.0.as_ref()?.fault.take()
     }
 
     /// The response has begun. Until it ends, the pace of the request is not the gateway's
@@ -335,7 +344,7 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Self { source, filter } = self.get_mut();
-        match filter {
+        let polled = match filter {
             None => source.poll_frame(cx),
             Some(filter) => filter.poll_frame(
                 cx,
@@ -343,7 +352,11 @@ impl http_body::Body for RequestBody {
                 RequestSource::poll_frame,
                 RequestSource::is_over,
             ),
+        };
+        if let (Poll::Ready(Some(Err(error))), Some(tally)) = (&polled, &source.tally) {
+            tally.upload.fault.set(Some(ProxyError::of_body(error)));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -210,7 +210,10 @@ impl Going<'_> {
                 let body = Rest::Untouched(Box::new(request.into_body()));
                 Err(Failed::untouched(body, sender, lease))
             }
-            Err(Unsent::Failed(error)) => Err(Failed::in_exchange(error, rest, sender, lease)),
+            Err(Unsent::Failed(error)) => {
+                let of_body = upload.take_fault();
+                Err(Failed::in_exchange(error, rest, of_body, sender, lease))
+            }
             Err(Unsent::TimedOut(limit)) => {
                 Err(Failed::by_time(limit, rest, per_try.is_some(), lease))
             }

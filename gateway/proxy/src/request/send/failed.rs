@@ -9,7 +9,6 @@ use super::Answered;
 use crate::body::Kept;
 use crate::body::RequestBody;
 use crate::error::ProxyError;
-use crate::error::request_body_error;
 use crate::upstream::Lease;
 use crate::upstream::Sender;
 
@@ -127,9 +126,9 @@ impl Failed {
         error: hyper::Error,
         body: Rest,
         sender: Sender,
+        of_body: Option<ProxyError>,
         lease: &Lease,
     ) -> Box<Self> {
-        let of_body = request_body_error(&error);
         let fault = match &sender {
             _ if of_body.is_some() => Fault::Final,
             Sender::Http1(connection) if connection.has_answered() => Fault::Final,
