@@ -1,7 +1,12 @@
 //! One HTTP/2 connection to an endpoint, which every request of a worker shares: what ends with a
 //! request, and what with the connection.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
 use postern_tests::client;
+use postern_tests::client::Client;
 use postern_tests::client::frames::CANCEL;
 use postern_tests::client::frames::Connection;
 use postern_tests::client::frames::DATA;
@@ -20,9 +25,11 @@ use postern_tests::upstream;
 use postern_tests::upstream::Upstream;
 
 use crate::support::several;
+use crate::support::until;
 
 /// RFC 9113, 7.
 const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
 
 const HTTP2: &str = "protocol = \"http2\"";
 
@@ -138,4 +145,70 @@ async fn a_request_body_that_stops_is_no_fault_of_the_endpoint() {
             .all(|line| line["outcome"] == "request-body-slow"),
         "{lines:?}"
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_has_fallen_silent_costs_the_requests_that_wait_for_it_and_no_other() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let app = Upstream::accept(move |stream| {
+        let is_first = made.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            let mut connection = Connection::accepted(stream).await;
+            while let Some(stream) = connection.asked().await {
+                if !is_first || stream == 1 {
+                    connection.send(&head(stream, END_STREAM)).await;
+                }
+            }
+        }
+    })
+    .await;
+    let keys = format!("{HTTP2}\ntimeouts.first-byte = \"300ms\"");
+    let gateway = SetUp::new().start(&several(&[app.addr], &keys)).await;
+    let mut client = Client::http1(gateway.addr("http")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        statuses.push(client.get("a.test", "/").await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 504, 200, 200]);
+    assert_eq!(app.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed_after_its_keep_alive_time() {
+    let left = Arc::new(AtomicUsize::new(0));
+    let shared = Arc::clone(&left);
+    let app = Upstream::accept(move |stream| {
+        let left = Arc::clone(&shared);
+        async move {
+            let mut connection = Connection::accepted(stream).await;
+            while let Some(stream) = connection.asked().await {
+                connection.send(&head(stream, END_STREAM)).await;
+            }
+            left.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let keys = format!("{HTTP2}\ntimeouts.keep-alive = \"100ms\"");
+    let gateway = SetUp::new().start(&several(&[app.addr], &keys)).await;
+    let mut client = Client::http1(gateway.addr("http")).await;
+    assert_eq!(client.get("a.test", "/").await.status, 200);
+    until("it is closed", || left.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(client.get("a.test", "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_leaves_the_connection_to_the_others() {
+    let app = scripted(|stream| match stream {
+        3 => reset(stream, INTERNAL_ERROR),
+        _ => head(stream, END_STREAM),
+    })
+    .await;
+    let gateway = SetUp::new().start(&several(&[app.addr], HTTP2)).await;
+    let mut client = Client::http1(gateway.addr("http")).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(client.get("a.test", "/").await.status.as_u16());
+    }
+    assert_eq!(statuses, [200, 502, 200]);
+    assert_eq!(app.connections(), 1);
 }

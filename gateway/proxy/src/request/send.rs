@@ -214,9 +214,13 @@ impl Going<'_> {
                 let of_body = upload.take_fault();
                 Err(Failed::in_exchange(error, rest, of_body, sender, lease))
             }
-            Err(Unsent::TimedOut(limit)) => {
-                Err(Failed::by_time(limit, rest, per_try.is_some(), lease))
-            }
+            Err(Unsent::TimedOut(limit)) => Err(Failed::by_time(
+                limit,
+                rest,
+                per_try.is_some(),
+                sender,
+                lease,
+            )),
         }
     }
 
@@ -243,15 +247,21 @@ impl Going<'_> {
             let Failed {
                 fault,
                 error,
+            let is_silent = matches!(failed.error, ProxyError::FirstByteTimeout { .. });
                 body,
                 sender,
                 answer,
             } = failed;
             let give_up = |answer: Option<Answered>| answer.ok_or(error);
-            if let Some(Sender::Http2(dead)) = sender.as_ref().filter(|_| fault != Fault::Refused) {
-                lease.forget(Some(dead));
-            } else if matches!(fault, Fault::Unsent | Fault::Reset { .. }) {
-                lease.forget(None);
+            // An HTTP/2 connection over which no response came in time may be dead without a sign.
+            // What else became of one stream says nothing of the others.
+            let is_dead = match (fault, &sender) {
+                (Fault::Unsent | Fault::GoneAway | Fault::Reset { .. }, _) => true,
+                (_, Some(Sender::Http2(_))) => is_silent,
+                _ => false,
+            };
+            if let Some(dead) = sender.as_ref().filter(|_| is_dead) {
+                lease.forget_of(dead);
             }
             // Lets go of the body, and of the connection's place among the limited ones.
             drop(sender);

@@ -81,6 +81,10 @@ async fn exchange(
         timer.arm(limit);
         sent = first_byte(sender.send(*request, &upload), &timer, limit, &upload).await;
     }
+    if let (Err(Unsent::TimedOut(_)), Sender::Http2(_)) = (&sent, &sender) {
+        // It may be dead without a sign.
+        lease.forget_of(&sender);
+    }
     let response = sent.map_err(|unsent| unsent.into_error(lease))?;
     timer.disarm();
     let (name, endpoint) = (&lease.upstream().name, lease.endpoint());

@@ -14,10 +14,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::HeaderValue;
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
 use postern_core::config::upstream::EndpointSpec;
 use postern_core::config::upstream::UpstreamProtocol;
 use tokio::sync::Notify;
@@ -43,6 +45,12 @@ use crate::worker::LocalExecutor;
 const H2_STREAM_WINDOW: u32 = 256 << 10;
 /// The same for all streams of one connection.
 const H2_CONNECTION_WINDOW: u32 = 4 << 20;
+/// How long nothing may come over an HTTP/2 connection with open streams before it is asked whether
+/// it is alive. Servers of gRPC take PINGs less than five minutes apart for a flood and close; that
+/// is also why an unused connection is asked nothing.
+const H2_PING: Duration = Duration::from_secs(330);
+/// How long the answer may take.
+const H2_PONG: Duration = Duration::from_secs(20);
 /// Bytes of a response head.
 const MAX_RESPONSE_HEAD: usize = 64 << 10;
 /// Retries that a worker has in reserve: with little traffic a share of it would be none at all.
@@ -84,8 +92,8 @@ struct Idle {
 #[derive(Clone)]
 pub(crate) struct Http2 {
     pub(crate) sender: http2::SendRequest<RequestBody>,
-    /// Tells connections to one endpoint apart.
-    connection: Rc<()>,
+    /// When a request took it last. Tells connections to one endpoint apart, too.
+    used: Rc<Cell<Instant>>,
 }
 
 /// A connection for one request.
@@ -163,6 +171,10 @@ impl Pool {
             endpoint.idle.borrow_mut().retain(|idle| {
                 now.duration_since(idle.since) < keep_alive && idle.connection.is_idle()
             });
+            // Streams that are still open keep it until they end.
+            let mut h2 = endpoint.h2.borrow_mut();
+            let is_unused = |h2: &mut Http2| now.duration_since(h2.used.get()) >= keep_alive;
+            drop(h2.take_if(is_unused));
         }
         if self.upstream.spec.retries.budget_percent > 0 {
             self.earn(RETRY_REFILL * RETRY_COST);
@@ -267,18 +279,17 @@ impl Lease {
 
     /// Makes the next connection a new one: those that are there may be as dead as the one that has
     /// just turned out to be.
-    pub(crate) fn forget(&self, dead: Option<&Http2>) {
+    fn forget(&self, dead: Option<&Http2>) {
         self.slot().idle.borrow_mut().clear();
         let mut current = self.slot().h2.borrow_mut();
-        let is_current = |current: &Http2| {
-            dead.is_some_and(|dead| Rc::ptr_eq(&dead.connection, &current.connection))
-        };
+        let is_current =
+            |current: &Http2| dead.is_some_and(|dead| Rc::ptr_eq(&dead.used, &current.used));
         if current.as_ref().is_some_and(is_current) {
             *current = None;
         }
     }
 
-    /// The same after a connection that gave the request back.
+    /// The same, knowing which one it was.
     pub(crate) fn forget_of(&self, dead: &Sender) {
         self.forget(match dead {
             Sender::Http1(_) => None,
@@ -348,10 +359,9 @@ impl Lease {
     /// The HTTP/2 connection that is there.
     fn open_http2(&self) -> Option<Http2> {
         let current = self.slot().h2.borrow();
-        current
-            .as_ref()
-            .filter(|h2| !h2.sender.is_closed())
-            .cloned()
+        let h2 = current.as_ref().filter(|h2| !h2.sender.is_closed())?;
+        h2.used.set(Instant::now());
+        Some(h2.clone())
     }
 
     async fn connect_http2(
@@ -375,6 +385,9 @@ impl Lease {
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(MAX_RESPONSE_HEAD as u32)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(H2_PING)
+            .keep_alive_timeout(H2_PONG)
             .handshake(TokioIo::new(Io::new(stream, open)))
             .await
             .map_err(|source| self.exchange_error(source))?;
@@ -385,7 +398,7 @@ impl Lease {
         });
         let h2 = Http2 {
             sender,
-            connection: Rc::default(),
+            used: Rc::new(Cell::new(Instant::now())),
         };
         *slot.h2.borrow_mut() = Some(h2.clone());
         Ok(Sender::Http2(h2))

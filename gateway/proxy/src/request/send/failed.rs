@@ -103,6 +103,7 @@ impl Failed {
         limit: Duration,
         body: Rest,
         is_per_try: bool,
+        sender: Sender,
         lease: &Lease,
     ) -> Box<Self> {
         Box::new(Self {
@@ -117,7 +118,7 @@ impl Failed {
                 limit,
             },
             body,
-            sender: None,
+            sender: Some(sender),
             answer: None,
         })
     }
@@ -125,8 +126,8 @@ impl Failed {
     pub(super) fn in_exchange(
         error: hyper::Error,
         body: Rest,
-        sender: Sender,
         of_body: Option<ProxyError>,
+        sender: Sender,
         lease: &Lease,
     ) -> Box<Self> {
         let fault = match &sender {
