@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use postern_tests::client;
 use postern_tests::client::Client;
@@ -23,6 +24,7 @@ use postern_tests::client::raw;
 use postern_tests::gateway::SetUp;
 use postern_tests::upstream;
 use postern_tests::upstream::Upstream;
+use tokio::task::JoinSet;
 
 use crate::support::several;
 use crate::support::until;
@@ -30,6 +32,9 @@ use crate::support::until;
 /// RFC 9113, 7.
 const NO_ERROR: u32 = 0;
 const INTERNAL_ERROR: u32 = 2;
+
+/// How long what would otherwise take much longer may take.
+const SOON: Duration = Duration::from_secs(10);
 
 const HTTP2: &str = "protocol = \"http2\"";
 
@@ -194,6 +199,23 @@ async fn an_unused_connection_is_closed_after_its_keep_alive_time() {
     assert_eq!(client.get("a.test", "/").await.status, 200);
     until("it is closed", || left.load(Ordering::SeqCst) == 1).await;
     assert_eq!(client.get("a.test", "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn requests_that_want_a_connection_wait_for_it_side_by_side() {
+    // Accepts, and never ends the handshake.
+    let app = Upstream::silent().await;
+    let keys = format!("{HTTP2}\ntls = {{ insecure = true }}\ntimeouts.connect = \"500ms\"");
+    let gateway = SetUp::new().start(&several(&[app.addr], &keys)).await;
+    let addr = gateway.addr("http");
+    let mut asking = JoinSet::new();
+    // One after the other they would take twenty seconds.
+    for _ in 0..40 {
+        asking.spawn(async move { client::get(addr, "a.test", "/").await.status });
+    }
+    let statuses = tokio::time::timeout(SOON, asking.join_all()).await;
+    let statuses = statuses.expect("they wait for no more than one connection");
+    assert!(statuses.iter().all(|status| *status == 504), "{statuses:?}");
 }
 
 #[tokio::test]

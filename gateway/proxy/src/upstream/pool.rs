@@ -364,11 +364,21 @@ impl Lease {
         Some(h2.clone())
     }
 
+    /// The connection of this worker, within the connect timeout. The wait for another request
+    /// that makes it counts: where connecting hangs, those that wait would otherwise try one after
+    /// the other.
     async fn connect_http2(
         &self,
         addresses: Addresses,
         clock: &Clock,
     ) -> Result<Sender, ProxyError> {
+        let limit = self.upstream().spec.timeouts.connect;
+        let making = self.make_http2(addresses, clock);
+        let made = clock.timeout(limit, making).await;
+        made.unwrap_or_else(|| Err(self.connect_error(ConnectError::TimedOut)))
+    }
+
+    async fn make_http2(&self, addresses: Addresses, clock: &Clock) -> Result<Sender, ProxyError> {
         let slot = self.slot();
         let _connecting = slot.connecting.lock().await;
         if let Some(sender) = self.open_http2() {
