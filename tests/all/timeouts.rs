@@ -4,6 +4,7 @@
 
 use postern_tests::client;
 use postern_tests::client::Client;
+use postern_tests::client::frames::Connection;
 use postern_tests::client::raw;
 use postern_tests::gateway::SetUp;
 use postern_tests::upstream;
@@ -12,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::plain;
+use crate::support::until;
 use crate::support::upstream_table;
 
 fn with_listener_timeouts(app: &Upstream, timeouts: &str) -> String {
@@ -34,6 +36,42 @@ async fn a_silent_upstream_is_a_gateway_timeout() {
     assert_eq!(reply.status, 504);
     let lines = gateway.finish().await;
     assert_eq!(lines[0]["outcome"], "upstream-timeout");
+}
+
+#[tokio::test]
+async fn an_upstream_that_stops_reading_is_a_gateway_timeout() {
+    let http1 = Upstream::accept(|mut stream| async move {
+        let mut some = vec![0; 1 << 20];
+        let _ = stream.read_exact(&mut some).await;
+        // Open, and not read.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    // One that opens no window for what it is sent.
+    let http2 = Upstream::accept(|stream| async move {
+        let _connection = Connection::accepted(stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    for (app, protocol) in [(http1, "http1"), (http2, "http2")] {
+        let keys = format!(
+            "protocol = \"{protocol}\"\ntimeouts = {{ first-byte = \"200ms\" }}\n[[routes]]"
+        );
+        let config = plain(app.addr).replace("[[routes]]", &keys);
+        let gateway = SetUp::new().start(&config).await;
+        let mut client = Client::http1(gateway.addr("http")).await;
+        let mut request = client.request("PUT", "a.test", "/");
+        *request.body_mut() = upstream::full(vec![0; 50 << 20]);
+        let sending = tokio::spawn(async move { client.send(request).await });
+        until("it is given up", || {
+            let metrics = gateway.metrics();
+            metrics.contains("reason=\"upstream-timeout\"} 1")
+        })
+        .await;
+        sending.abort();
+        let lines = gateway.finish().await;
+        assert_eq!(lines[0]["outcome"], "upstream-timeout", "{protocol}");
+    }
 }
 
 #[tokio::test]

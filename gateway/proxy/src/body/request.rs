@@ -63,6 +63,10 @@ struct Upload {
     is_over: Cell<bool>,
     /// The response has begun and not ended: the client may listen before it goes on.
     is_answered: Cell<bool>,
+    /// More was asked for than the client, or a plugin, has given.
+    is_waited_for: Cell<bool>,
+    /// Pieces that the connection has taken.
+    pieces: Cell<u64>,
     /// What the body failed with. Kept here because an HTTP/2 connection says only that it reset
     /// the stream.
     fault: Cell<Option<ProxyError>>,
@@ -75,6 +79,14 @@ pub(crate) struct Progress(Option<Rc<Upload>>);
 impl Progress {
     pub(crate) fn is_over(&self) -> bool {
         self.0.as_ref().is_none_or(|upload| upload.is_over.get())
+    }
+
+    /// Whether what is left of the body keeps the endpoint from answering: there is some, and the
+    /// client is waited for, or the endpoint has taken some since it was `seen` last.
+    pub(crate) fn goes_on(&self, seen: &mut u64) -> bool {
+        let Some(upload) = &self.0 else { return false };
+        let before = std::mem::replace(seen, upload.pieces.get());
+        !upload.is_over.get() && (upload.is_waited_for.get() || upload.pieces.get() > before)
     }
 
     /// What the body failed with, if it was that and not the endpoint.
@@ -353,8 +365,15 @@ impl http_body::Body for RequestBody {
                 RequestSource::is_over,
             ),
         };
-        if let (Poll::Ready(Some(Err(error))), Some(tally)) = (&polled, &source.tally) {
-            tally.upload.fault.set(Some(ProxyError::of_body(error)));
+        if let Some(Tally { upload, .. }) = &source.tally {
+            upload.is_waited_for.set(polled.is_pending());
+            match &polled {
+                Poll::Ready(Some(Ok(_))) => upload.pieces.set(upload.pieces.get() + 1),
+                Poll::Ready(Some(Err(error))) => {
+                    upload.fault.set(Some(ProxyError::of_body(error)));
+                }
+                Poll::Ready(None) | Poll::Pending => {}
+            }
         }
         polled
     }

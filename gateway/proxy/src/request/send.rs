@@ -456,7 +456,7 @@ impl Sender {
 }
 
 /// Waits for the head of the response. The time that the client takes for its own request body
-/// does not count.
+/// does not count, nor that in which the endpoint takes it.
 pub(super) async fn first_byte(
     sending: impl Future<Output = Result<Response<Incoming>, Unsent>>,
     timer: &Timer,
@@ -467,9 +467,10 @@ pub(super) async fn first_byte(
     std::future::poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
+    let mut seen = 0;
         }
         while timer.poll_due(cx).is_ready() {
-            if upload.is_over() {
+            if !upload.goes_on(&mut seen) {
                 return Poll::Ready(Err(Unsent::TimedOut(limit)));
             }
             timer.arm(limit);
