@@ -52,9 +52,12 @@ pub(super) struct Frames {
     continuations: u32,
     empty_data: u32,
     /// Unfinished streams in the order of their numbers. Its length is bounded by the streams that
-    /// a client may have open, and by what one read holds beyond them.
+    /// a client may have open, and by what one read holds beyond them. Those behind a GOAWAY, which
+    /// nobody refuses, are not in it.
     streams: Vec<Open>,
     last_opened: u32,
+    /// The last stream that is looked at above: that of the gateway's GOAWAY.
+    last_taken: u32,
     resets: u32,
     faults: u32,
     data_sent: u64,
@@ -62,7 +65,8 @@ pub(super) struct Frames {
     pings: Credit,
     /// For WINDOW_UPDATE.
     updates: Credit,
-    /// For PRIORITY and the like, and for resets of streams that are over.
+    /// For PRIORITY and the like, heads behind a GOAWAY among them, and for resets of streams that
+    /// are over.
     requests: Credit,
     late: Credit,
     lately: Lately5,
@@ -99,6 +103,7 @@ impl Frames {
             empty_data: 0,
             streams: Vec::new(),
             last_opened: 0,
+            last_taken: u32::MAX,
             resets: 0,
             faults: 0,
             data_sent: 0,
@@ -143,8 +148,18 @@ impl Frames {
         let is_within = match head.kind {
             DATA => return self.data(head, first),
             HEADERS => {
-                self.headers(head);
-                return Ok(());
+                self.continuations = 0;
+                self.is_head_open = !head.has(END_HEADERS);
+                if head.stream <= self.last_taken {
+                    self.headers(head);
+                    return Ok(());
+                }
+                // Ignored above (RFC 9113, 6.8), as what is not known is.
+                (
+                    self.requests.spend()
+                        || lately.priorities.count(now, window, limits.priorities),
+                    Abuse::Priorities,
+                )
             }
             CONTINUATION => {
                 self.continuations += 1;
@@ -182,8 +197,6 @@ impl Frames {
     }
 
     fn headers(&mut self, head: FrameHead) {
-        self.continuations = 0;
-        self.is_head_open = !head.has(END_HEADERS);
         // Otherwise these are trailers.
         if head.stream > self.last_opened {
             self.last_opened = head.stream;
@@ -238,7 +251,11 @@ impl Frames {
 
     /// Takes a frame of the gateway's own.
     pub(super) fn sent(&mut self, sent: Sent) {
-        let Sent { head, code } = sent;
+        let Sent {
+            head,
+            code,
+            last_stream,
+        } = sent;
         match head.kind {
             DATA => {
                 self.data_sent += u64::from(head.length);
@@ -258,6 +275,7 @@ impl Frames {
                 self.close(head.stream);
                 self.faults += u32::from(FAULTS.contains(&code));
             }
+            GOAWAY => self.last_taken = self.last_taken.min(last_stream),
             _ => return,
         }
         if matches!(head.kind, DATA | HEADERS) && head.has(END_STREAM) {

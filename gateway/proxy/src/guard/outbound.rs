@@ -15,6 +15,8 @@ pub(super) struct Sent {
     pub(super) head: FrameHead,
     /// Of RST_STREAM and GOAWAY.
     pub(super) code: u32,
+    /// Of GOAWAY: the last stream that is looked at.
+    pub(super) last_stream: u32,
 }
 
 #[derive(Default)]
@@ -35,7 +37,13 @@ impl Outbound {
             if head.kind == GOAWAY {
                 self.goaway = Some(code);
             }
-            each(Sent { head, code });
+            // The first bit is reserved.
+            let last_stream = u32::from_be_bytes([a, b, c, d]) & 0x7fff_ffff;
+            each(Sent {
+                head,
+                code,
+                last_stream,
+            });
         }
     }
 

@@ -183,6 +183,34 @@ fn a_reset_after_the_response_began_is_not_an_early_one() {
 }
 
 #[test]
+fn streams_behind_a_goaway_are_not_remembered_and_cost_the_client() {
+    let mut frames = greeted();
+    let mut outbound = Outbound::default();
+    frames
+        .feed(&frame(HEADERS, END_HEADERS, 1, b"\x82"), 0)
+        .unwrap();
+    // The first of two says that a last one follows (RFC 9113, 6.8).
+    let goaway = |last: u32| {
+        let payload = [last.to_be_bytes(), [0; 4]].concat();
+        frame(GOAWAY, 0, 0, &payload)
+    };
+    outbound.feed(&goaway(0x7fff_ffff), |sent| frames.sent(sent));
+    frames
+        .feed(&frame(HEADERS, END_HEADERS, 3, b"\x82"), 0)
+        .unwrap();
+    outbound.feed(&goaway(3), |sent| frames.sent(sent));
+    assert_eq!(frames.unfinished(), 2);
+    let ignored = |index| frame(HEADERS, END_HEADERS, 2 * index + 5, b"\x82");
+    // The two before bring in one each.
+    assert_eq!(
+        let_through(&mut frames, 0, ignored),
+        (102, Abuse::Priorities)
+    );
+    assert_eq!(frames.unfinished(), 2);
+    assert_eq!(frames.last_opened(), 3);
+}
+
+#[test]
 fn resets_that_were_provoked_are_counted_and_others_not() {
     let mut frames = greeted();
     let mut outbound = Outbound::default();
