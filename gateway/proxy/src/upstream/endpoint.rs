@@ -8,6 +8,7 @@
 //! The state outlives changes of the configuration as long as what it is about stays equal.
 
 use std::sync::LazyLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -42,6 +43,8 @@ pub(crate) struct Endpoint {
     ejected_until: AtomicU64,
     /// Since when its share grows, in milliseconds of [`now`].
     warming_since: AtomicU64,
+    /// Health checks have found something.
+    is_checked: AtomicBool,
     /// Ejections ever.
     pub(crate) ejections_total: AtomicU64,
     /// Requests in flight, all workers together.
@@ -84,6 +87,7 @@ impl Endpoint {
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
             warming_since: AtomicU64::new(0),
+            is_checked: AtomicBool::new(false),
             ejections_total: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
             connections: AtomicU32::new(0),
@@ -201,8 +205,15 @@ impl Endpoint {
         }
     }
 
+    /// What health checks have found last, if there were any.
+    pub(crate) fn last_found(&self) -> Option<bool> {
+        let is_up = self.state.load(Relaxed) & DOWN == 0;
+        self.is_checked.load(Relaxed).then_some(is_up)
+    }
+
     /// What health checks have found. `true` if that is news.
     pub(crate) fn found(&self, is_up: bool, slow_start: Duration) -> bool {
+        self.is_checked.store(true, Relaxed);
         if !is_up {
             return self.state.fetch_or(DOWN, Relaxed) & DOWN == 0;
         }
@@ -220,6 +231,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     const EJECTION: EjectionSpec = EjectionSpec {

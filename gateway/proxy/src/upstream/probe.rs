@@ -76,7 +76,7 @@ async fn check_for_ever(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>) {
         return;
     };
     let name = endpoint.spec.to_string();
-    let mut tally = Tally::default();
+    let mut tally = Tally::after(endpoint.last_found());
     for round in 0_u64.. {
         let asked = ask(&upstream, &endpoint, check);
         let failure = match tokio::time::timeout(check.timeout, asked).await {
@@ -108,13 +108,21 @@ fn spread(interval: Duration, name: &str, round: u64) -> Duration {
 }
 
 /// Answers in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tally {
     /// The last answer, and how many in a row were like it.
     run: Option<(bool, u32)>,
 }
 
 impl Tally {
+    /// `found` is what an endpoint is known for: checks begin anew with each change of its upstream,
+    /// and one bad answer must not undo what it takes several to find.
+    fn after(found: Option<bool>) -> Self {
+        Self {
+            run: found.map(|is_up| (is_up, u32::MAX)),
+        }
+    }
+
     /// What the answers amount to, if they amount to something. The very first counts at once:
     /// nothing else is known.
     fn count(&mut self, is_good: bool, check: &HealthCheckSpec) -> Option<bool> {
@@ -212,6 +220,8 @@ async fn ask(
 
 #[cfg(test)]
 mod tests {
+    use postern_core::config::upstream::EndpointSpec;
+
     use super::*;
 
     #[test]
@@ -233,9 +243,31 @@ mod tests {
             (false, None),
             (false, Some(false)),
         ];
-        let mut tally = Tally::default();
+        let mut tally = Tally::after(None);
         for (index, (answer, want)) in answers.into_iter().enumerate() {
             assert_eq!(tally.count(answer, &check), want, "{index}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_an_endpoint_is_not_undone_by_the_first_answer() {
+        let check = HealthCheckSpec {
+            healthy: 2,
+            unhealthy: 3,
+            ..HealthCheckSpec::default()
+        };
+        let endpoint = Endpoint::new(EndpointSpec {
+            host: "a.test".to_owned(),
+            port: 80,
+        });
+        assert_eq!(endpoint.last_found(), None);
+        for (is_up, needed) in [(true, check.unhealthy), (false, check.healthy)] {
+            endpoint.found(is_up, Duration::ZERO);
+            let mut tally = Tally::after(endpoint.last_found());
+            for _ in 1..needed {
+                assert_eq!(tally.count(!is_up, &check), None, "{is_up}");
+            }
+            assert_eq!(tally.count(!is_up, &check), Some(!is_up));
         }
     }
 
