@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::Response;
 use http::StatusCode;
@@ -24,6 +25,7 @@ use tokio::net::TcpStream;
 use crate::support::nobody;
 use crate::support::plain;
 use crate::support::several;
+use crate::support::upstream_table;
 
 fn retries(gateway: &Running) -> u64 {
     let metrics = gateway.metrics();
@@ -123,6 +125,37 @@ async fn a_connection_that_closes_under_a_request_costs_no_repeatable_one() {
         puts.iter().all(|put| *put == "PUT 60000"),
         "each whole: {puts:?}"
     );
+}
+
+#[tokio::test]
+async fn time_that_a_policy_takes_is_not_taken_from_another_attempt() {
+    let (app, _) = fickle().await;
+    // Longer than an answer may take.
+    let auth = Upstream::http1(|_| async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        Response::new(full(""))
+    })
+    .await;
+    let policy = "policies.ask = { kind = \"forward-auth\", upstream = \"auth\", path = \"/\" }";
+    let config = plain(app.addr)
+        .replace("[listeners.http]", &format!("{policy}\n[listeners.http]"))
+        .replace(
+            "upstream = \"app\" }",
+            "upstream = \"app\", policies = [\"ask\"] }",
+        )
+        .replace(
+            "[[routes]]",
+            &format!(
+                "timeouts.first-byte = \"500ms\"\n{}[[routes]]",
+                upstream_table("auth", auth.addr)
+            ),
+        );
+    let gateway = SetUp::new().start(&config).await;
+    let mut client = Client::http1(gateway.addr("http")).await;
+    for turn in 0..3 {
+        let reply = client.get("a.test", "/").await;
+        assert_eq!(reply.status, 200, "{turn}");
+    }
 }
 
 #[tokio::test]

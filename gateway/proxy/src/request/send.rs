@@ -63,6 +63,8 @@ struct Terms {
     addresses: Addresses,
     /// From the end of the request to the first byte of the response.
     limit: Duration,
+    /// What the request had taken when the first attempt began: not the endpoint's time.
+    before: Duration,
 }
 
 impl Going<'_> {
@@ -88,6 +90,7 @@ impl Going<'_> {
             is_upgrade: upgrade.is_some(),
             addresses: self.addresses(),
             limit: self.rule.spec().first_byte.unwrap_or(of_upstream),
+            before: record.took(),
         };
         let timer = clock.timer();
         let head = &mut exchange.request;
@@ -244,10 +247,10 @@ impl Going<'_> {
             if !tried.contains(&lease.endpoint_index()) {
                 tried.push(lease.endpoint_index());
             }
+            let is_silent = matches!(failed.error, ProxyError::FirstByteTimeout { .. });
             let Failed {
                 fault,
                 error,
-            let is_silent = matches!(failed.error, ProxyError::FirstByteTimeout { .. });
                 body,
                 sender,
                 answer,
@@ -290,7 +293,7 @@ impl Going<'_> {
                     record.forwarded(&pool, lease.endpoint_index());
                 }
             }
-            let left = terms.limit.saturating_sub(record.took());
+            let left = terms.limit.saturating_sub(record.took() - terms.before);
             if left.is_zero() {
                 return give_up(answer);
             }
@@ -464,10 +467,10 @@ pub(super) async fn first_byte(
     upload: &Progress,
 ) -> Result<Response<Incoming>, Unsent> {
     let mut sending = std::pin::pin!(sending);
+    let mut seen = 0;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
-    let mut seen = 0;
         }
         while timer.poll_due(cx).is_ready() {
             if !upload.goes_on(&mut seen) {
