@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::SeqCst;
 use std::task::Context;
 use std::task::Poll;
 
@@ -26,7 +27,9 @@ impl Open {
     pub(super) fn new(endpoint: &Arc<Endpoint>, most: Option<u32>) -> Option<Self> {
         let most = most.unwrap_or(u32::MAX);
         let connections = &endpoint.connections;
-        let counted = connections.fetch_update(Relaxed, Relaxed, |open| {
+        // One that waits counts itself before it looks here; one that ends its connection looks for
+        // those that wait after that. `SeqCst` on all four: with less, neither might see the other.
+        let counted = connections.fetch_update(SeqCst, SeqCst, |open| {
             (open < most).then_some(open.saturating_add(1))
         });
         counted.ok().map(|_| Self(Arc::clone(endpoint)))
@@ -35,8 +38,8 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-        if self.0.waiting.load(Relaxed) > 0 {
+        self.0.connections.fetch_sub(1, SeqCst);
+        if self.0.waiting.load(SeqCst) > 0 {
             self.0.freed.notify_one();
         }
     }

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -337,9 +338,12 @@ impl Lease {
         let _here = Here::new(&slot.waiting);
         let room = async {
             loop {
-                // Before looking, so that nothing that happens in between is missed.
-                let freed = self.state().freed.notified();
-                let returned = slot.returned.notified();
+                // Before looking, so that nothing that happens in between is missed. Enabled, because
+                // of several notices that find nobody waiting only one is kept.
+                let mut freed = std::pin::pin!(self.state().freed.notified());
+                let mut returned = std::pin::pin!(slot.returned.notified());
+                freed.as_mut().enable();
+                returned.as_mut().enable();
                 if let Some(connection) = self.idle_connection() {
                     return Room::Idle(connection);
                 }
@@ -522,7 +526,8 @@ struct Counted<'c> {
 
 impl<'c> Counted<'c> {
     fn new(count: &'c AtomicU32) -> Self {
-        let before = count.fetch_add(1, Relaxed);
+        // Before the look at what is waited for: see `Open::new`.
+        let before = count.fetch_add(1, SeqCst);
         Self { count, before }
     }
 }
