@@ -1,5 +1,7 @@
 //! WebSockets: a tunnel where both sides agreed to one, and nowhere else.
 
+use std::net::SocketAddr;
+
 use postern_tests::client::raw;
 use postern_tests::gateway::SetUp;
 use postern_tests::upstream::Upstream;
@@ -10,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::support::plain;
+use crate::support::until;
 
 async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
@@ -49,6 +52,45 @@ async fn messages_pass_in_both_directions_and_are_counted() {
     assert_eq!(lines[0]["outcome"], "ok");
     assert_eq!(lines[0]["request.bytes"], 6 * 3 + 11);
     assert_eq!(lines[0]["response.bytes"], 2 * 3 + 11);
+}
+
+/// Of the sockets of this machine with these ends, as the kernel lists them: whether they ask their
+/// peer now and then whether it is still there.
+fn asks_its_peer(is_it: impl Fn(SocketAddr, SocketAddr) -> bool) -> Vec<bool> {
+    let addr = |text: &str| {
+        let (ip, port) = text.split_once(':').unwrap();
+        let ip = u32::from_str_radix(ip, 16).unwrap().to_le_bytes();
+        SocketAddr::from((ip, u16::from_str_radix(port, 16).unwrap()))
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let lines = table.lines().skip(1);
+    let sockets = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    sockets
+        // Field 3 is the state, 01 if it is open; 5 the timer that runs, 02 if it is for that.
+        .filter(|fields| fields[3] == "01" && is_it(addr(fields[1]), addr(fields[2])))
+        .map(|fields| fields[5].starts_with("02:"))
+        .collect()
+}
+
+#[tokio::test]
+async fn both_sides_of_a_tunnel_are_asked_whether_they_are_still_there() {
+    let app = Upstream::websocket().await;
+    let gateway = SetUp::new().start(&plain(app.addr)).await;
+    let addr = gateway.addr("http");
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let handshake = websocket::handshake("a.test", "/");
+    stream.write_all(handshake.as_bytes()).await.unwrap();
+    read_head(&mut stream).await;
+    let client = stream.local_addr().unwrap();
+    // Another timer runs while something is not acknowledged.
+    until("the client is asked", || {
+        asks_its_peer(|from, to| (from, to) == (addr, client)) == [true]
+    })
+    .await;
+    until("the upstream is asked", || {
+        asks_its_peer(|_, to| to == app.addr) == [true]
+    })
+    .await;
 }
 
 #[tokio::test]

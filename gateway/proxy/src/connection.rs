@@ -2,7 +2,8 @@
 //!
 //! Every phase has a deadline, kept by [`watch`]: the TLS handshake, the head of a request, the
 //! idle time between requests, the time that a client takes nothing of what is written to it.
-//! Bodies have timers of their own.
+//! Bodies have timers of their own. What has none is a connection that is a tunnel or is passed on:
+//! it ends with one of its peers, which the kernel asks whether they are there, or with the worker.
 
 mod proxy_header;
 mod signals;

@@ -30,6 +30,7 @@ use self::takeover::Successor;
 use crate::connection;
 use crate::overload::Place;
 use crate::overload::Share;
+use crate::stream::tcp_keepalive;
 use crate::tls::ListenerTls;
 use crate::worker::Worker;
 
@@ -116,8 +117,9 @@ pub fn listen(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     // Asked for any port, the kernel would pick one that another socket with this option has.
     let is_any_port = addr.port() == 0;
     socket.set_reuse_port(!is_any_port)?;
-    // Accepted sockets inherit this: one system call a listener instead of one a connection.
+    // Accepted sockets inherit these: system calls of a listener instead of each connection.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&tcp_keepalive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     if is_any_port {
@@ -228,6 +230,7 @@ fn accepted(
     };
     let worker = Rc::clone(worker);
     let listener = Arc::clone(listener);
-    // Ends by itself: every phase of a connection has a deadline, and draining ends the rest.
+    // Ends by itself: every phase of a connection has a deadline, and draining ends the rest. Only
+    // a tunnel, or what is passed on, ends with its peers, or with the worker.
     tokio::task::spawn_local(connection::serve(worker, listener, stream, peer, permit));
 }

@@ -7,13 +7,30 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::time::Duration;
 
+use socket2::TcpKeepalive;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio_rustls::client;
 use tokio_rustls::server;
+
+/// How long a connection may be silent before the kernel asks the peer whether it is still there,
+/// and how often it asks. A tunnel may be silent for as long as its two ends like, so nothing else
+/// ends one whose peer is gone without a word.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_INTERVAL: Duration = Duration::from_secs(20);
+const PROBES: u32 = 3;
+
+/// For every TCP connection of the data plane.
+pub(crate) fn tcp_keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_INTERVAL)
+        .with_retries(PROBES)
+}
 
 /// A stream, whatever protects it.
 pub(crate) enum Stream {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use postern_core::address::is_local;
 use postern_core::config::upstream::EndpointSpec;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::lookup_host;
@@ -19,6 +20,7 @@ use super::proxy_header;
 use super::proxy_header::Addresses;
 use crate::clock::Clock;
 use crate::stream::Stream;
+use crate::stream::tcp_keepalive;
 
 /// Connects within the upstream's connect timeout, which covers all steps.
 pub(super) async fn connect(
@@ -64,6 +66,9 @@ async fn dial_bare(
         .await
         .map_err(ConnectError::Failed)?;
     stream.set_nodelay(true).map_err(ConnectError::Failed)?;
+    SockRef::from(&stream)
+        .set_tcp_keepalive(&tcp_keepalive())
+        .map_err(ConnectError::Failed)?;
     if let Some(version) = upstream.spec.proxy_protocol {
         let header = proxy_header::encode(version, addresses);
         let written = stream.write_all(&header).await;
