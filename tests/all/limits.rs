@@ -18,7 +18,7 @@
 //! | PROXY header: 107 bytes, 4 KiB, its time | `proxy_protocol::tests` in core, `proxy_protocol` here |
 //! | handshake, head, first byte, body, write, keep-alive | `slow`, `timeouts`, `http2::stalls` |
 //! | body rate and its grace | `slow`, `body::pace` in the proxy |
-//! | upstream: connect, first byte, idle; connections, pending, requests | `timeouts`, `upstream_faults`; `upstream_limits` |
+//! | upstream: connect, first byte, idle, keep-alive; connections, pending, requests | `timeouts`, `upstream_faults`, `upstream_http2`; `upstream_limits` |
 //! | retries and their budget | `retries` |
 //! | drain | `drain`, and `takeover-under-load` |
 //! | what a plugin may take | `limits`, `worker` and `host` in the Wasm crate; `plugins`, `plugin_refusals` |

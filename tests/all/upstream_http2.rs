@@ -49,6 +49,23 @@ async fn scripted(answer: fn(u32) -> Vec<u8>) -> Upstream {
     .await
 }
 
+/// Answers one request of its first connection, and every one of those that follow.
+async fn falls_silent() -> Upstream {
+    let made = AtomicUsize::new(0);
+    Upstream::accept(move |stream| {
+        let is_first = made.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            let mut connection = Connection::accepted(stream).await;
+            while let Some(stream) = connection.asked().await {
+                if !is_first || stream == 1 {
+                    connection.send(&head(stream, END_STREAM)).await;
+                }
+            }
+        }
+    })
+    .await
+}
+
 fn head(stream: u32, flags: u8) -> Vec<u8> {
     headers(stream, END_HEADERS | flags, &[(":status", b"200")])
 }
@@ -154,19 +171,7 @@ async fn a_request_body_that_stops_is_no_fault_of_the_endpoint() {
 
 #[tokio::test]
 async fn a_connection_that_has_fallen_silent_costs_the_requests_that_wait_for_it_and_no_other() {
-    let made = Arc::new(AtomicUsize::new(0));
-    let app = Upstream::accept(move |stream| {
-        let is_first = made.fetch_add(1, Ordering::SeqCst) == 0;
-        async move {
-            let mut connection = Connection::accepted(stream).await;
-            while let Some(stream) = connection.asked().await {
-                if !is_first || stream == 1 {
-                    connection.send(&head(stream, END_STREAM)).await;
-                }
-            }
-        }
-    })
-    .await;
+    let app = falls_silent().await;
     let keys = format!("{HTTP2}\ntimeouts.first-byte = \"300ms\"");
     let gateway = SetUp::new().start(&several(&[app.addr], &keys)).await;
     let mut client = Client::http1(gateway.addr("http")).await;
@@ -175,6 +180,21 @@ async fn a_connection_that_has_fallen_silent_costs_the_requests_that_wait_for_it
         statuses.push(client.get("a.test", "/").await.status.as_u16());
     }
     assert_eq!(statuses, [200, 504, 200, 200]);
+    assert_eq!(app.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_left_by_requests_that_are_given_up_before_their_time_too() {
+    let app = falls_silent().await;
+    let gateway = SetUp::new().start(&several(&[app.addr], HTTP2)).await;
+    let addr = gateway.addr("http");
+    assert_eq!(client::get(addr, "a.test", "/").await.status, 200);
+    // As a policy does whose own time is over, or a client that leaves.
+    let waiting = client::get(addr, "a.test", "/");
+    let given_up = tokio::time::timeout(Duration::from_millis(1500), waiting).await;
+    assert!(given_up.is_err());
+    let answered = tokio::time::timeout(SOON, client::get(addr, "a.test", "/")).await;
+    assert_eq!(answered.expect("another connection").status, 200);
     assert_eq!(app.connections(), 2);
 }
 

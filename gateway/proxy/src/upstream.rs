@@ -8,6 +8,7 @@ mod choose;
 mod connect;
 pub(crate) mod endpoint;
 mod http1;
+mod http2;
 mod interim;
 mod io;
 mod pool;

@@ -434,7 +434,7 @@ impl Sender {
     ) -> Result<Response<Incoming>, Unsent> {
         let sent = match self {
             Self::Http1(connection) => connection.send(request, upload).await,
-            Self::Http2(h2) => h2.sender.try_send_request(request).await,
+            Self::Http2(h2) => h2.send(request).await,
         };
         sent.map_err(|mut error| match error.take_message() {
             Some(request) => Unsent::Returned(Box::new(request)),

@@ -35,9 +35,9 @@ use super::connect::connect;
 use super::connect::connect_bare;
 use super::endpoint::Endpoint;
 use super::http1::Http1;
+use super::http2::Http2;
 use super::io::Io;
 use super::io::Open;
-use crate::body::RequestBody;
 use crate::clock::Clock;
 use crate::error::ProxyError;
 use crate::worker::LocalExecutor;
@@ -87,14 +87,6 @@ struct EndpointPool {
 struct Idle {
     connection: Http1,
     since: Instant,
-}
-
-/// The right to send requests over an HTTP/2 connection.
-#[derive(Clone)]
-pub(crate) struct Http2 {
-    pub(crate) sender: http2::SendRequest<RequestBody>,
-    /// When a request took it last. Tells connections to one endpoint apart, too.
-    used: Rc<Cell<Instant>>,
 }
 
 /// A connection for one request.
@@ -174,7 +166,7 @@ impl Pool {
             });
             // Streams that are still open keep it until they end.
             let mut h2 = endpoint.h2.borrow_mut();
-            let is_unused = |h2: &mut Http2| now.duration_since(h2.used.get()) >= keep_alive;
+            let is_unused = |h2: &mut Http2| now.duration_since(h2.used()) >= keep_alive;
             drop(h2.take_if(is_unused));
         }
         if self.upstream.spec.retries.budget_percent > 0 {
@@ -283,8 +275,7 @@ impl Lease {
     fn forget(&self, dead: Option<&Http2>) {
         self.slot().idle.borrow_mut().clear();
         let mut current = self.slot().h2.borrow_mut();
-        let is_current =
-            |current: &Http2| dead.is_some_and(|dead| Rc::ptr_eq(&dead.used, &current.used));
+        let is_current = |current: &Http2| dead.is_some_and(|dead| dead.is_same(current));
         if current.as_ref().is_some_and(is_current) {
             *current = None;
         }
@@ -362,10 +353,7 @@ impl Lease {
 
     /// The HTTP/2 connection that is there.
     fn open_http2(&self) -> Option<Http2> {
-        let current = self.slot().h2.borrow();
-        let h2 = current.as_ref().filter(|h2| !h2.sender.is_closed())?;
-        h2.used.set(Instant::now());
-        Some(h2.clone())
+        self.slot().h2.borrow().as_ref()?.take()
     }
 
     /// The connection of this worker, within the connect timeout. The wait for another request
@@ -394,7 +382,8 @@ impl Lease {
                 upstream: self.upstream().name.clone(),
             });
         };
-        let stream = self.connect(addresses, clock).await?;
+        let stream = Io::new(self.connect(addresses, clock).await?, open);
+        let received = stream.received();
         let (sender, connection) = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(H2_STREAM_WINDOW)
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
@@ -402,7 +391,7 @@ impl Lease {
             .timer(TokioTimer::new())
             .keep_alive_interval(H2_PING)
             .keep_alive_timeout(H2_PONG)
-            .handshake(TokioIo::new(Io::new(stream, open)))
+            .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| self.exchange_error(source))?;
         // Ends when every sender is dropped or the endpoint closes; an error of it reaches the
@@ -410,10 +399,7 @@ impl Lease {
         tokio::task::spawn_local(async move {
             let _ = connection.await;
         });
-        let h2 = Http2 {
-            sender,
-            used: Rc::new(Cell::new(Instant::now())),
-        };
+        let h2 = Http2::new(sender, received);
         *slot.h2.borrow_mut() = Some(h2.clone());
         Ok(Sender::Http2(h2))
     }
