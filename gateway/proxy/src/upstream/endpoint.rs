@@ -7,6 +7,7 @@
 //!
 //! The state outlives changes of the configuration as long as what it is about stays equal.
 
+use std::ops::Deref;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
@@ -48,13 +49,26 @@ pub(crate) struct Endpoint {
     /// Ejections ever.
     pub(crate) ejections_total: AtomicU64,
     /// Requests in flight, all workers together.
-    pub(crate) in_flight: AtomicU32,
+    pub(crate) in_flight: Apart<AtomicU32>,
     /// Open connections, all workers together.
     pub(crate) connections: AtomicU32,
     /// Requests that wait for a connection, all workers together.
     pub(crate) waiting: AtomicU32,
     /// A connection has ended while somebody waited.
     pub(crate) freed: Notify,
+}
+
+/// On a cache line of its own. Every request writes it, and would otherwise take away from the other
+/// workers the line of what they only read.
+#[repr(align(64))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 /// Whether an endpoint may be chosen.
@@ -89,7 +103,7 @@ impl Endpoint {
             warming_since: AtomicU64::new(0),
             is_checked: AtomicBool::new(false),
             ejections_total: AtomicU64::new(0),
-            in_flight: AtomicU32::new(0),
+            in_flight: Apart(AtomicU32::new(0)),
             connections: AtomicU32::new(0),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
@@ -247,6 +261,14 @@ mod tests {
             host: "a.test".to_owned(),
             port: 80,
         })
+    }
+
+    #[test]
+    fn what_every_request_writes_is_apart_from_what_every_worker_reads() {
+        let line = |offset: usize| offset / align_of::<Apart<AtomicU32>>();
+        let written = line(offset_of!(Endpoint, in_flight));
+        assert_ne!(written, line(offset_of!(Endpoint, state)));
+        assert_ne!(written, line(offset_of!(Endpoint, failures)));
     }
 
     #[test]
