@@ -172,7 +172,8 @@ pub fn after_prefix<'p>(path: &'p str, prefix: &str) -> Option<&'p str> {
 
 /// The path as a lenient server reads it: such a one decodes it, cuts parameters off its segments
 /// (RFC 3986, 3.3) and merges the slashes that a segment leaves that had nothing else. `/@x` of
-/// `/%40x`, `/x` of `/x;a=1`, of `/x%3Ba=1` and of `/;a/x`. `None` if that is the path itself.
+/// `/%40x`, `/x` of `/x;a=1`, of `/x%3Ba`, of `/x%3Fa` and of `/;a/x`. `None` if that is the path
+/// itself.
 ///
 /// What may not stand in a path as it is stays encoded: no rule can name it otherwise.
 pub fn lenient_reading(path: &str) -> Option<String> {
@@ -200,12 +201,15 @@ fn push_leniently(out: &mut String, segment: &str) {
     // A canonical path is ASCII.
     while let [first, tail @ ..] = rest {
         let (byte, after) = match tail {
-            [high, low, after @ ..] if *first == b'%' => match (hex(*high), hex(*low)) {
-                (Some(high), Some(low)) if is_path_byte(high << 4 | low) => {
-                    (high << 4 | low, after)
+            [high, low, after @ ..] if *first == b'%' => {
+                let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
+                match byte {
+                    // Some look for the query in what they have decoded.
+                    Some(b'?' | b'#') => break,
+                    Some(byte) if is_path_byte(byte) => (byte, after),
+                    _ => (b'%', tail),
                 }
-                _ => (b'%', tail),
-            },
+            }
             _ => (*first, tail),
         };
         if byte == b';' {

@@ -71,6 +71,8 @@ fn a_path_is_guarded_as_a_lenient_server_reads_it() {
             ("/x;a=1", 1),
             ("/x%3ba/b", 1),
             ("/x%3Ba;c/y", 2),
+            ("/x%3Fa", 1),
+            ("/x%23a/y", 2),
             ("/x;a/y;b", 2),
             ("/xy;a", 0),
             ("/;x/x", 1),

@@ -169,7 +169,8 @@ mod tests {
 
     /// How long a guest that never ends runs until its epoch is over.
     fn endless(engine: &Engine) -> Duration {
-        let module = Module::new(engine, "(module (func (export \"run\") (loop br 0)))").unwrap();
+        let code = wat::parse_str("(module (func (export \"run\") (loop br 0)))").unwrap();
+        let module = Module::new(engine, code).unwrap();
         let mut store = Store::new(engine, ());
         let instance = Instance::new(&mut store, &module, &[]).unwrap();
         let run = instance
