@@ -67,12 +67,14 @@ impl Breaker {
 
     pub(crate) fn succeeded(&self, phase: Phase) {
         let failed = &self.failed[phase as usize];
-        if failed.load(Ordering::Relaxed) == 0 {
+        // A call that ends while it is open began before that: it says nothing about now, and the
+        // failures must stay counted for the first success after the pause to close it.
+        if failed.load(Ordering::Relaxed) == 0 || self.is_open() {
             return;
         }
         failed.store(0, Ordering::Relaxed);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.cause == Some(phase) && !self.is_open() {
+        if state.cause == Some(phase) {
             state.cause = None;
             state.pause = FIRST_PAUSE;
             self.open_until.store(0, Ordering::Relaxed);
@@ -143,6 +145,22 @@ mod tests {
         fail(&breaker, 1);
         tokio::time::advance(FIRST_PAUSE).await;
         assert!(!breaker.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_from_before_it_opened_does_not_keep_it_from_closing() {
+        let breaker = Breaker::new();
+        fail(&breaker, FAULTS + 1);
+        // A slow call that was under way.
+        breaker.succeeded(Phase::Request);
+        assert!(breaker.is_open());
+        tokio::time::advance(FIRST_PAUSE).await;
+        breaker.succeeded(Phase::Request);
+        for _ in 0..10 {
+            fail(&breaker, FAULTS);
+            assert!(!breaker.is_open());
+            breaker.succeeded(Phase::Request);
+        }
     }
 
     #[tokio::test(start_paused = true)]
