@@ -7,10 +7,12 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use postern_core::name::PolicyName;
 use postern_core::name::UpstreamName;
 use postern_core::request::RequestHead;
 
+use crate::bindings::postern::plugin::types::EditError;
 use crate::callout::Callouts;
 use crate::component::Phase;
 use crate::error::Breach;
@@ -53,6 +55,9 @@ pub(crate) struct HostState {
     body: Option<HeldBody>,
     /// Size of the message under edit, once it was measured in this call.
     field_bytes: Option<usize>,
+    /// What the sender of the message is answered if the guest gives up: an edit of this call was
+    /// refused because the message is too large for it.
+    too_large: Option<StatusCode>,
     undo: Option<Undo>,
     /// What plugins had set beside the messages, before the first setting of a call.
     undo_notes: Option<Box<Notes>>,
@@ -92,6 +97,7 @@ impl HostState {
             log,
             body: None,
             field_bytes: None,
+            too_large: None,
             undo: None,
             undo_notes: None,
         }
@@ -106,6 +112,7 @@ impl HostState {
         std::mem::swap(&mut self.exchange, exchange);
         self.phase = phase;
         self.field_bytes = None;
+        self.too_large = None;
         self.undo = None;
         self.undo_notes = None;
         self.meter.begin_call();
@@ -137,6 +144,19 @@ impl HostState {
             }
         }
         std::mem::swap(&mut self.exchange, exchange);
+    }
+
+    /// The status for a message to which the last call could not do its edits, if that was so.
+    pub(crate) fn too_large(&self) -> Option<StatusCode> {
+        self.too_large
+    }
+
+    /// Takes note of an edit of which the message was too large.
+    fn note(&mut self, edit: Result<(), EditError>, status: StatusCode) -> Result<(), EditError> {
+        if edit == Err(EditError::TooLarge) {
+            self.too_large = Some(status);
+        }
+        edit
     }
 
     /// Ends the guest unless it is called for an exchange.

@@ -190,6 +190,23 @@ impl Instance {
         answered
     }
 
+    /// What is answered in place of the fault with which the last call ended: if the guest gave up
+    /// over a message that was too large for its edit, the fault is the sender's.
+    pub(crate) fn excuse(&self, error: PluginError) -> Result<Answer, PluginError> {
+        match (self.store.data().too_large(), error) {
+            // A call of WASI is the way in which some runtimes give up.
+            (
+                Some(status),
+                PluginError::Trap(TrapKind::Unreachable) | PluginError::Contract(Breach::Stubbed),
+            ) => Ok(Answer::Action(Action::Respond(LocalResponse {
+                status,
+                headers: http::HeaderMap::new(),
+                body: bytes::Bytes::new(),
+            }))),
+            (_, error) => Err(error),
+        }
+    }
+
     /// The phases that get a view.
     async fn answer(
         &mut self,

@@ -305,14 +305,16 @@ impl PluginWorker {
         mut wall: Wall,
     ) -> Result<Answer, PluginError> {
         let mut lease = self.lease(&mut wall).await?;
-        let answered = match lease.instance(&mut wall).await {
+        let (answered, is_whole) = match lease.instance(&mut wall).await {
             Ok(instance) => {
                 let spec = self.plugin.spec();
-                instance.call(ask, spec, exchange, &mut wall).await
+                let answered = instance.call(ask, spec, exchange, &mut wall).await;
+                let is_whole = answered.is_ok();
+                (answered.or_else(|error| instance.excuse(error)), is_whole)
             }
-            Err(error) => Err(error),
+            Err(error) => (Err(error), false),
         };
-        lease.settle(answered.is_ok());
+        lease.settle(is_whole);
         answered
     }
 
@@ -397,7 +399,7 @@ impl Lease<'_> {
     }
 
     /// Ends the lease of a call that ran to its end.
-    fn settle(mut self, is_ok: bool) {
+    fn settle(mut self, is_whole: bool) {
         self.is_settled = true;
         let Some(mut pooled) = self.pooled.take() else {
             return;
@@ -406,7 +408,7 @@ impl Lease<'_> {
         let stats = &self.worker.stats;
         stats.note_memory(pooled.instance.memory());
         stats.count_cpu(pooled.instance.take_burned());
-        if is_ok && pooled.uses_left > 0 && !pooled.instance.is_starved() {
+        if is_whole && pooled.uses_left > 0 && !pooled.instance.is_starved() {
             self.pooled = Some(pooled);
         }
     }

@@ -2,6 +2,7 @@
 
 use http::HeaderValue;
 use http::Method;
+use http::StatusCode;
 use postern_core::hostname::Authority;
 use postern_core::path::PathError;
 use postern_core::path::RequestPath;
@@ -89,12 +90,14 @@ impl Host for HostState {
 
     fn set(&mut self, name: String, value: String) -> wasmtime::Result<Result<(), EditError>> {
         let begun = self.begin_edit(name.len() + value.len())?;
-        Ok(begun.and_then(|()| self.request_fields().set(&name, value)))
+        let edit = begun.and_then(|()| self.request_fields().set(&name, value));
+        Ok(self.note(edit, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
     }
 
     fn append(&mut self, name: String, value: String) -> wasmtime::Result<Result<(), EditError>> {
         let begun = self.begin_edit(name.len() + value.len())?;
-        Ok(begun.and_then(|()| self.request_fields().append(&name, value)))
+        let edit = begun.and_then(|()| self.request_fields().append(&name, value));
+        Ok(self.note(edit, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
     }
 
     fn remove(&mut self, name: String) -> wasmtime::Result<Result<(), EditError>> {
@@ -112,7 +115,7 @@ impl Host for HostState {
 
     fn set_path(&mut self, path: String) -> wasmtime::Result<Result<(), EditError>> {
         let begun = self.begin_edit(path.len())?;
-        Ok(begun.and_then(|()| {
+        let edit = begun.and_then(|()| {
             if path.len() > MAX_PATH_LEN {
                 return Err(EditError::TooLarge);
             }
@@ -128,7 +131,8 @@ impl Host for HostState {
                 | PathError::Climbs => EditError::Invalid,
             })?;
             Ok(())
-        }))
+        });
+        Ok(self.note(edit, StatusCode::URI_TOO_LONG))
     }
 
     fn set_authority(&mut self, authority: String) -> wasmtime::Result<Result<(), EditError>> {

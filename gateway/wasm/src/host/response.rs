@@ -21,7 +21,8 @@ impl HostState {
     ) -> wasmtime::Result<Result<(), EditError>> {
         self.meter.take_bytes(bytes)?;
         let (response, field_bytes) = self.response_for_edit()?;
-        Ok(edit(&mut Fields::new(&mut response.headers, field_bytes)))
+        let edit = edit(&mut Fields::new(&mut response.headers, field_bytes));
+        Ok(self.note(edit, StatusCode::BAD_GATEWAY))
     }
 
     fn response_for_edit(&mut self) -> wasmtime::Result<(&mut ResponseHead, &mut Option<usize>)> {

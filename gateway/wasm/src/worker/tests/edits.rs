@@ -5,6 +5,27 @@ use super::*;
 /// A guest that makes one call of an editing function and answers 210, or 211 and more for the
 /// cases of `edit-error` in their order. `args` are the texts of the call, or else one number.
 fn editing(phase: &str, interface: &str, function: &str, args: &[Arg<'_>]) -> String {
+    let answer = respond(
+        "(i32.add (i32.const 210) (select
+           (i32.add (i32.load8_u (i32.const 601)) (i32.const 1))
+           (i32.const 0) (i32.load8_u (i32.const 600))))",
+    );
+    answering(phase, interface, function, args, &answer)
+}
+
+/// As [`editing`], and gives up where the edit is refused.
+fn insisting(phase: &str, interface: &str, function: &str, args: &[Arg<'_>]) -> String {
+    let answer = "(if (i32.load8_u (i32.const 600)) (then unreachable))";
+    answering(phase, interface, function, args, answer)
+}
+
+fn answering(
+    phase: &str,
+    interface: &str,
+    function: &str,
+    args: &[Arg<'_>],
+    answer: &str,
+) -> String {
     let mut params = String::new();
     let mut values = String::new();
     let mut data = String::new();
@@ -26,11 +47,6 @@ fn editing(phase: &str, interface: &str, function: &str, args: &[Arg<'_>]) -> St
     let import = format!(
         r#"(import "postern:plugin/{interface}@0.1.0" "{function}"
              (func $edit (param {params} i32)))"#
-    );
-    let answer = respond(
-        "(i32.add (i32.const 210) (select
-           (i32.add (i32.load8_u (i32.const 601)) (i32.const 1))
-           (i32.const 0) (i32.load8_u (i32.const 600))))",
     );
     let fields = format!(
         r#"{data}
@@ -121,6 +137,44 @@ async fn an_edit_is_made_or_refused_with_its_reason() {
             assert!(exchange.upstream.is_none(), "{function} {args:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_guest_that_gives_up_over_too_large_a_message_is_not_at_fault() {
+    let long_path = format!("/{}", "a".repeat(8192));
+    let cases: [(&str, &str, &[&str], u16); 4] = [
+        ("request", "set", &["x-new", "v"], 431),
+        ("request", "append", &["x-new", "v"], 431),
+        ("request", "set-path", &[&long_path], 414),
+        ("response", "set", &["x-new", "v"], 502),
+    ];
+    for (phase, function, args, want) in cases {
+        let wat = insisting(phase, phase, function, &texts(args));
+        let worker = worker_of(&wat, quick()).await;
+        // More often than a plugin may fail.
+        for _ in 0..10 {
+            let mut exchange = exchange();
+            let mut headers = http::HeaderMap::new();
+            for n in 0..crate::limits::MAX_FIELDS {
+                let name = http::HeaderName::try_from(format!("x-{n}")).unwrap();
+                headers.insert(name, HeaderValue::from_static("v"));
+            }
+            exchange.response.as_mut().unwrap().headers = headers.clone();
+            exchange.request.headers = headers;
+            let action = match phase {
+                "request" => worker.on_request(&mut exchange).await,
+                _ => worker.on_response(&mut exchange).await,
+            };
+            assert_eq!(status_of(&action.unwrap()), want, "{phase} {function}");
+            assert_eq!(worker.stats().live(), 0, "its instance is replaced");
+        }
+        assert_eq!(worker.stats().faults().map(|(_, n)| n).sum::<u64>(), 0);
+    }
+    // What else ends the guest remains its fault.
+    let wat = insisting("request", "request", "set", &texts(&["a b", "v"]));
+    let worker = worker_of(&wat, quick()).await;
+    let error = worker.on_request(&mut exchange()).await.unwrap_err();
+    assert!(matches!(error, PluginError::Trap(_)), "{error:?}");
 }
 
 #[tokio::test]
