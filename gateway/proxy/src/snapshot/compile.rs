@@ -88,6 +88,8 @@ impl Compiler {
         let certificates = build.certificates();
         let upstreams = build.upstreams();
         let policies = build.policies().await;
+        self.workshop
+            .retain(|name| loaded.config.policies.contains_key(name));
         build.access_log();
         let listeners = build.listeners(&certificates);
         let impairments = std::mem::take(&mut build.impairments);

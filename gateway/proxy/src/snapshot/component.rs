@@ -33,7 +33,7 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// Where plugins are built; one for the life of the process.
 pub(super) struct Workshop {
     engine: Arc<PluginEngine>,
-    /// The last refusal of each plugin, until it is built.
+    /// The last refusal of each plugin, until it is built or no longer configured.
     refused: Mutex<BTreeMap<PolicyName, Refused>>,
     compiled: AtomicU64,
     cached: AtomicU64,
@@ -162,6 +162,12 @@ impl Workshop {
         built
     }
 
+    /// Forgets the refusals of plugins that are not configured any more, which hold up to the size
+    /// of a component each.
+    pub(super) fn retain(&self, is_configured: impl Fn(&PolicyName) -> bool) {
+        self.refused().retain(|name, _| is_configured(name));
+    }
+
     async fn component(&self, bytes: &Arc<[u8]>) -> Result<Arc<Component>, Refusal> {
         let refusal = Refusal::of_source;
         let (engine, code) = (Arc::clone(&self.engine), Arc::clone(bytes));
@@ -249,5 +255,38 @@ async fn configure(
             message: with_causes(&error),
             help: None,
         }]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_core::config::parse::parse;
+    use postern_core::config::problem::ConfigText;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_is_forgotten_with_its_plugin() {
+        let engine = PluginEngine::new(None).unwrap();
+        let workshop = Workshop::new(engine);
+        let text = "[plugins.a]\nsource = \"a.wasm\"";
+        let file = ConfigText {
+            path: "a.toml".into(),
+            text: text.to_owned(),
+        };
+        let loaded = parse(&[file]).unwrap();
+        let (name, spec) = loaded.config.policies.first_key_value().unwrap();
+        let spec = spec.plugin().unwrap();
+        let no_plugin: Arc<[u8]> = b"no plugin".as_slice().into();
+        for _ in 0..2 {
+            let secrets = Some(GrantedSecrets::default());
+            let bytes = Arc::clone(&no_plugin);
+            let built = workshop.plugin(name, spec, bytes, secrets, None).await;
+            assert!(built.is_err());
+            workshop.retain(|_| true);
+        }
+        assert_eq!(workshop.builds().failed, 1, "the second time it is known");
+        workshop.retain(|other| other != name);
+        assert_eq!(Arc::strong_count(&no_plugin), 1);
     }
 }
