@@ -97,6 +97,8 @@ pub struct PluginMetrics {
 #[derive(Debug)]
 struct Family {
     spec: MetricSpec,
+    /// Where its series are counted, together with those of the others.
+    count: Arc<AtomicUsize>,
     series: RwLock<HashMap<Box<[String]>, Arc<Series>>>,
 }
 
@@ -162,25 +164,18 @@ impl PluginMetrics {
         families.push(before.cloned().unwrap_or_else(|| {
             Arc::new(Family {
                 spec,
+                count: Arc::clone(&self.series),
                 series: RwLock::default(),
             })
         }));
         Ok(u32::try_from(families.len() - 1).unwrap_or(NOT_KEPT))
     }
 
-    /// Forgets what the configuration before defined and this one did not.
+    /// Forgets what the configuration before defined and this one did not. It is gone, and counts
+    /// no more, when the last instance of that configuration is.
     pub(crate) fn settle(&self) {
-        let mut previous = self.previous.lock();
-        let previous = previous
-            .as_mut()
-            .map_or_else(|e| &mut **e.get_mut(), |p| &mut **p);
-        let families = self.list();
-        for gone in previous.drain(..) {
-            if !families.iter().any(|family| Arc::ptr_eq(family, &gone)) {
-                let series = gone.series.read().unwrap_or_else(PoisonError::into_inner);
-                self.series.fetch_sub(series.len(), Ordering::Relaxed);
-            }
-        }
+        let previous = self.previous.lock();
+        previous.unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(crate) fn add(&self, metric: u32, delta: f64, labels: Vec<String>) {
@@ -328,6 +323,16 @@ impl Family {
     }
 }
 
+impl Drop for Family {
+    fn drop(&mut self) {
+        let series = self
+            .series
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.count.fetch_sub(series.len(), Ordering::Relaxed);
+    }
+}
+
 impl Series {
     fn new(kind: &MetricKind) -> Self {
         let buckets = match kind {
@@ -456,6 +461,34 @@ mod tests {
         second.settle();
         second.add(kept.unwrap(), 1.0, vec![]);
         assert_eq!(value(&second, 0), 4.0);
+        // A call of before that still goes on.
+        first.add(0, 1.0, vec![]);
+        drop(first);
         assert_eq!(second.series.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn series_of_configurations_that_are_gone_do_not_count() {
+        let mut metrics = PluginMetrics::default();
+        for generation in 0..5 {
+            let name = format!("m{generation}");
+            metrics
+                .define(spec(&name, MetricKind::Counter, &["l"]))
+                .unwrap();
+            let refused = PluginMetrics::after(Some(&metrics));
+            refused
+                .define(spec("refused", MetricKind::Counter, &["l"]))
+                .unwrap();
+            for n in 0..MAX_SERIES / 3 {
+                metrics.add(0, 1.0, vec![n.to_string()]);
+                refused.add(0, 1.0, vec![n.to_string()]);
+            }
+            drop(refused);
+            let next = PluginMetrics::after(Some(&metrics));
+            next.settle();
+            assert_eq!(metrics.dropped(), 0, "generation {generation}");
+            metrics = next;
+        }
+        assert_eq!(metrics.series.load(Ordering::Relaxed), 0);
     }
 }
