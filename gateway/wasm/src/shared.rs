@@ -1,7 +1,8 @@
 //! State that the instances of one plugin share, in all workers: bounded, and old things go first.
 //!
 //! Split into parts, each with a lock of its own that is held for one look-up: workers meet only
-//! when they touch keys of the same part. No two locks are held at once.
+//! when they touch keys of the same part. No two locks are held at once, and what is to go is found
+//! without any.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -30,11 +31,14 @@ pub(crate) struct SharedState {
     /// Counts uses, so that the least recent can be told over all parts.
     clock: AtomicU64,
     parts: [Mutex<Part>; PARTS],
+    /// The least recent use in each part, and `u64::MAX` of an empty one.
+    oldest: [AtomicU64; PARTS],
     hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Part {
+    index: usize,
     entries: HashMap<Arc<str>, Entry>,
     /// By last use.
     order: BTreeMap<u64, Arc<str>>,
@@ -85,7 +89,13 @@ impl SharedState {
             limit,
             bytes: AtomicU64::new(0),
             clock: AtomicU64::new(0),
-            parts: Default::default(),
+            parts: std::array::from_fn(|index| {
+                Mutex::new(Part {
+                    index,
+                    ..Part::default()
+                })
+            }),
+            oldest: std::array::from_fn(|_| AtomicU64::new(u64::MAX)),
             hasher: RandomState::new(),
         }
     }
@@ -190,11 +200,9 @@ impl SharedState {
     /// Removes what was not used for longest until everything fits.
     fn shrink(&self) {
         while self.bytes() > self.limit {
-            let oldest = self.parts.iter().filter_map(|part| {
-                let used = *lock(part).order.first_key_value()?.0;
-                Some((used, part))
-            });
-            let Some((used, part)) = oldest.min_by_key(|(used, _)| *used) else {
+            let oldest = self.oldest.iter().map(|used| used.load(Ordering::Relaxed));
+            let oldest = oldest.zip(&self.parts).min_by_key(|(used, _)| *used);
+            let Some((used, part)) = oldest.filter(|(used, _)| *used != u64::MAX) else {
                 return;
             };
             let mut part = lock(part);
@@ -219,7 +227,8 @@ impl Part {
             self.order.insert(used, key);
         }
         entry.used = used;
-        Some(&mut entry.value)
+        self.note_oldest(state);
+        self.entries.get_mut(key).map(|entry| &mut entry.value)
     }
 
     fn insert(
@@ -241,6 +250,7 @@ impl Part {
             expires,
         };
         self.entries.insert(key, entry);
+        self.note_oldest(state);
     }
 
     fn remove(&mut self, key: &str, state: &SharedState) {
@@ -248,7 +258,14 @@ impl Part {
             self.order.remove(&entry.used);
             let bytes = size(key, entry.value.len());
             state.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.note_oldest(state);
         }
+    }
+
+    fn note_oldest(&self, state: &SharedState) {
+        let oldest = self.order.first_key_value();
+        let oldest = oldest.map_or(u64::MAX, |(used, _)| *used);
+        state.oldest[self.index].store(oldest, Ordering::Relaxed);
     }
 }
 
