@@ -170,7 +170,7 @@ impl Component {
             {
                 // Toolchains import the functions that are used, and no others.
                 let mut functions = interface.exports(engine.wasmtime());
-                reads_request_fields = functions.any(|(name, _)| FIELD_READERS.contains(&name));
+                reads_request_fields |= functions.any(|(name, _)| FIELD_READERS.contains(&name));
             }
             imports.push(name.into());
         }

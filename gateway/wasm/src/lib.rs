@@ -1,6 +1,6 @@
 //! The plugin host: compiles components, keeps instances, runs their phases within limits.
 //!
-//! Three things with three lives:
+//! Five things, each with a life of its own:
 //!
 //! | thing | lives | made by |
 //! |---|---|---|

@@ -41,10 +41,9 @@ impl Host for HostState {
             if !has_room {
                 break;
             }
-            line.push(' ');
-            has_room = push(&mut line, name);
-            line.push('=');
-            has_room &= push(&mut line, value);
+            // With what stands around them, or any number of empty ones would have room.
+            has_room = push(&mut line, " ") && push(&mut line, name);
+            has_room = has_room && push(&mut line, "=") && push(&mut line, value);
         }
         let plugin = self.plugin().as_str();
         // The level is part of a call site, so each has its own.

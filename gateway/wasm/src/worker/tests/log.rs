@@ -63,6 +63,22 @@ fn writing(len: usize) -> String {
 }
 
 #[tokio::test]
+async fn fields_without_text_have_their_share_of_a_line() {
+    let lines = Lines::default();
+    let _default = tracing::subscriber::set_default(lines.clone());
+    // What the memory of a guest holds above its own data: zeros.
+    let many = writing(7).replace(
+        "(i32.const 300) (i32.const 1))",
+        "(i32.const 16400) (i32.const 3000))",
+    );
+    let worker = worker_of(&many, quick()).await;
+    worker.on_request(&mut Exchange::default()).await.unwrap();
+    let got = std::mem::take(&mut *lines.0.lock().unwrap());
+    let want = 4000..=crate::limits::MAX_LOG_LINE + 100;
+    assert!(want.contains(&got[0].len()), "{}", got[0].len());
+}
+
+#[tokio::test]
 async fn lines_are_escaped_cut_off_and_limited() {
     let lines = Lines::default();
     let _default = tracing::subscriber::set_default(lines.clone());
