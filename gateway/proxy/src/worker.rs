@@ -474,6 +474,9 @@ async fn housekeeping(worker: Rc<Worker>) {
             for pool in &view.pools {
                 pool.reap(reaped);
             }
+            for plugin in view.plugins.iter().flatten() {
+                plugin.reap();
+            }
         }
     }
 }

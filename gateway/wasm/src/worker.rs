@@ -46,6 +46,8 @@ pub struct PluginWorker {
     plugin: Arc<Plugin>,
     callouts: Option<Arc<dyn Callouts>>,
     idle: RefCell<Vec<Pooled>>,
+    /// The fewest that were idle at any time since the last [`PluginWorker::reap`].
+    least_idle: Cell<usize>,
     live: Cell<u32>,
     waiting: Cell<u32>,
     freed: Notify,
@@ -73,6 +75,7 @@ impl PluginWorker {
         let log = LogBudget::new(plugin.limits().log_lines, Arc::clone(&stats));
         Self {
             idle: RefCell::default(),
+            least_idle: Cell::new(0),
             live: Cell::new(0),
             waiting: Cell::new(0),
             freed: Notify::new(),
@@ -228,6 +231,17 @@ impl PluginWorker {
         self.call_alone(Ask::Tick, time).await.map(|_| ())
     }
 
+    /// Gives up the instances that nobody has needed since this was last called, but one: they hold
+    /// a place in the pool, and memory, that other plugins and workers share.
+    pub fn reap(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let count = self.least_idle.get().min(idle.len().saturating_sub(1));
+        // The first are those that have waited for longest.
+        idle.drain(..count);
+        self.least_idle.set(idle.len());
+        self.count_live(self.live.get() - count as u32);
+    }
+
     async fn act(&self, ask: Ask<'_>, exchange: &mut Exchange) -> Result<Action, PluginError> {
         match self.call(ask, exchange).await? {
             Answer::Action(action) => Ok(action),
@@ -342,6 +356,8 @@ impl PluginWorker {
 
     fn try_lease(&self) -> Option<Lease<'_>> {
         let pooled = self.idle.borrow_mut().pop();
+        let idle = self.idle.borrow().len();
+        self.least_idle.set(self.least_idle.get().min(idle));
         if pooled.is_none() {
             if self.live.get() >= self.plugin.limits().instances.max(1) {
                 return None;

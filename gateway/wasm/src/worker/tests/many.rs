@@ -59,6 +59,40 @@ async fn a_thousand_calls_are_dropped_at_fifty_points() {
     assert_eq!(worker.stats().live(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn instances_of_a_burst_are_given_up_when_it_is_over() {
+    let worker = std::rc::Rc::new(worker_of(&waiting(), quick()).await);
+    let burst = async |calls: usize| {
+        let calls: Vec<_> = (0..calls)
+            .map(|_| {
+                let worker = std::rc::Rc::clone(&worker);
+                tokio::task::spawn_local(async move {
+                    worker.on_request(&mut post()).await.unwrap();
+                })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+    };
+    let local = tokio::task::LocalSet::new();
+    let run = async {
+        burst(10).await;
+        worker.reap();
+        assert_eq!(worker.stats().live(), 10, "all of them were needed");
+        burst(2).await;
+        worker.reap();
+        assert_eq!(worker.stats().live(), 2);
+        for _ in 0..3 {
+            worker.reap();
+            assert_eq!(worker.stats().live(), 1, "one is kept");
+        }
+        burst(10).await;
+        assert_eq!(worker.stats().created(), 19);
+    };
+    local.run_until(run).await;
+}
+
 /// Answers 500 if anything is left of another exchange: in memory, in a global, in the table.
 const CANARY: &str = "
   (if (i32.or (i32.or (i32.load (i32.const 60000)) (global.get $count))
