@@ -80,6 +80,8 @@ pub enum PluginError {
     Overloaded { waited: Duration },
     #[error("no instance of the plugin could be made: the pool is full")]
     PoolFull,
+    #[error("the instances of all plugins together have as much memory as they may")]
+    MemoryFull,
     #[error("the plugin failed too often and is not called for a while")]
     BreakerOpen,
 }
@@ -116,6 +118,7 @@ impl PluginError {
             | Self::NotGranted { .. }
             | Self::Overloaded { .. }
             | Self::PoolFull
+            | Self::MemoryFull
             | Self::BreakerOpen => false,
         }
     }
@@ -147,7 +150,7 @@ impl PluginError {
             Self::Deadline { .. } => "plugin-deadline",
             Self::Memory => "plugin-memory",
             Self::Contract(_) => "plugin-contract",
-            Self::Overloaded { .. } | Self::PoolFull => "plugin-overloaded",
+            Self::Overloaded { .. } | Self::PoolFull | Self::MemoryFull => "plugin-overloaded",
             Self::BreakerOpen => "plugin-breaker",
         }
     }

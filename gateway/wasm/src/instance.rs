@@ -326,6 +326,8 @@ fn fault(error: &wasmtime::Error, state: &HostState) -> PluginError {
         }
     } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         PluginError::PoolFull
+    } else if state.meter.is_crowded_out {
+        PluginError::MemoryFull
     } else if state.meter.is_starved {
         // Allocators end the guest when they get no memory: the trap is only how.
         PluginError::Memory

@@ -92,6 +92,8 @@ pub(crate) struct Meter {
     burned: Duration,
     /// The guest was told "no more memory". If it then traps, that is why.
     pub(crate) is_starved: bool,
+    /// It was told so within its own limit: all plugins together have as much as they may.
+    pub(crate) is_crowded_out: bool,
 }
 
 impl Meter {
@@ -106,6 +108,7 @@ impl Meter {
             elements: 0,
             burned: Duration::ZERO,
             is_starved: false,
+            is_crowded_out: false,
         }
     }
 
@@ -248,7 +251,8 @@ impl ResourceLimiter for Meter {
         // All memories of the instance together: a component may have many.
         let more = (desired.saturating_sub(current)) as u64;
         let memory = self.memory + more;
-        let is_allowed = memory <= self.limits.memory && self.budget.take(more);
+        let is_within = memory <= self.limits.memory;
+        let is_allowed = is_within && self.budget.take(more);
         if is_allowed {
             self.memory = memory;
         }
@@ -268,6 +272,7 @@ impl ResourceLimiter for Meter {
             self.elements = elements;
         }
         self.is_starved |= !is_allowed;
+        self.is_crowded_out |= is_within && !is_allowed;
         Ok(is_allowed)
     }
 
