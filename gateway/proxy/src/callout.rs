@@ -42,7 +42,7 @@ use crate::worker::Worker;
 
 /// Orders that may wait for their worker to take them up, which it does at once when it can.
 const WAITING: usize = 1024;
-/// How long a callout may take that has no time of its own and whose plugin's call has more.
+/// How long a callout may take, whatever its plugin has.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Where the plugins of one worker hand in their requests. May be used from other threads too.
@@ -110,7 +110,7 @@ async fn send(worker: &Rc<Worker>, callout: Callout) -> Result<Reply, CalloutErr
     };
     let lease = view.pool(upstream).lease(&ask).map_err(not_sent)?;
     drop(view);
-    let limit = callout.timeout.unwrap_or(LONGEST).min(LONGEST);
+    let limit = callout.timeout.min(LONGEST);
     let exchanged = exchange(worker, lease, callout);
     let exchanged = worker.clock.timeout(limit, exchanged).await;
     exchanged.unwrap_or(Err(CalloutError::Timeout))

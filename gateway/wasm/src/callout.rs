@@ -34,8 +34,8 @@ pub struct Callout {
     /// End-to-end fields without `host`.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// None: as long as the plugin's call may still take.
-    pub timeout: Option<Duration>,
+    /// What the plugin asked for, or what is left of its call if that is less.
+    pub timeout: Duration,
     /// Largest body of the answer, in bytes.
     pub max_response: usize,
 }

@@ -21,6 +21,7 @@ use crate::exchange::HeldBody;
 use crate::exchange::Notes;
 use crate::exchange::ResponseHead;
 use crate::host::field::Fields;
+use crate::instance::Wall;
 use crate::limits::LogBudget;
 use crate::limits::Meter;
 use crate::limits::breach;
@@ -108,14 +109,14 @@ impl HostState {
     }
 
     /// Begins a call on `exchange`, which is empty until [`HostState::leave`].
-    pub(crate) fn enter(&mut self, phase: Phase, exchange: &mut Exchange) {
+    pub(crate) fn enter(&mut self, phase: Phase, exchange: &mut Exchange, wall: &Wall) {
         std::mem::swap(&mut self.exchange, exchange);
         self.phase = phase;
         self.field_bytes = None;
         self.too_large = None;
         self.undo = None;
         self.undo_notes = None;
-        self.meter.begin_call();
+        self.meter.begin_call(wall);
     }
 
     /// The body that a call may read and replace, from [`HostState::enter`] on.

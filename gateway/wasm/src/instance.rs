@@ -180,7 +180,7 @@ impl Instance {
         exchange: &mut Exchange,
         wall: &mut Wall,
     ) -> Result<Answer, PluginError> {
-        self.store.data_mut().enter(ask.phase(), exchange);
+        self.store.data_mut().enter(ask.phase(), exchange, wall);
         let answered = match ask {
             Ask::Route | Ask::Request | Ask::Response => self.answer(ask, spec, wall).await,
             // On the heap, or each future of a call would have room for all of them.
@@ -377,6 +377,11 @@ impl Wall {
 
     pub(crate) fn limit(&self) -> Duration {
         self.limit
+    }
+
+    /// None before it was first suspended.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Runs a part of the call.

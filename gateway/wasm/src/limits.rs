@@ -21,6 +21,7 @@ use crate::engine::ticker;
 use crate::engine::ticker::TICK;
 use crate::engine::turns;
 use crate::error::Breach;
+use crate::instance::Wall;
 use crate::stats::PluginStats;
 use crate::stats::add;
 
@@ -58,6 +59,8 @@ pub const MAX_KEY_AUTHORIZATION: usize = 1 << 10;
 pub const MAX_VIEW: usize = 64;
 /// A guest's reason for refusing its configuration.
 pub const MAX_REFUSAL: usize = 1 << 10;
+/// What is left of a call's time when its callouts end, but no more than a quarter of all of it.
+const CALLOUT_MARGIN: Duration = Duration::from_millis(10);
 /// Starting an instance (`start` functions, the language's runtime, `configure`) may take this
 /// many times what a call may: an interpreter has to come up, and once an instance only.
 const START_FACTOR: u32 = 10;
@@ -84,6 +87,9 @@ pub(crate) struct Meter {
     time: CallTime,
     host_bytes_left: u64,
     callouts_left: u32,
+    /// How long the call may take by the wall clock, and when that is over, once a clock was read.
+    time_limit: Duration,
+    deadline: Option<Instant>,
     memory: u64,
     /// Of all instances.
     budget: Arc<MemoryBudget>,
@@ -103,6 +109,8 @@ impl Meter {
             time: CallTime::new(limits.cpu * START_FACTOR),
             host_bytes_left: limits.host_bytes,
             callouts_left: limits.callouts,
+            time_limit: limits.time,
+            deadline: None,
             memory: 0,
             budget,
             elements: 0,
@@ -117,10 +125,23 @@ impl Meter {
     }
 
     /// A new call: what is counted by the call begins again.
-    pub(crate) fn begin_call(&mut self) {
+    pub(crate) fn begin_call(&mut self, wall: &Wall) {
         self.time = CallTime::new(self.limits.cpu);
+        self.time_limit = wall.limit();
+        self.deadline = wall.deadline();
         self.host_bytes_left = self.limits.host_bytes;
         self.callouts_left = self.limits.callouts;
+    }
+
+    /// When a callout has to have ended for its guest to have time to make something of that.
+    pub(crate) fn callout_deadline(&mut self) -> Instant {
+        self.note_deadline() - CALLOUT_MARGIN.min(self.time_limit / 4)
+    }
+
+    /// As [`Wall`] does when a call is suspended for the first time, and here at the same moment.
+    fn note_deadline(&mut self) -> Instant {
+        let limit = self.time_limit;
+        *self.deadline.get_or_insert_with(|| Instant::now() + limit)
     }
 
     /// Whether the call may make one more callout.
@@ -144,6 +165,7 @@ impl Meter {
     /// What the guest waits for now is not the processor: what the thread does meanwhile is none
     /// of its business.
     pub(crate) fn begin_wait(&mut self) {
+        self.note_deadline();
         self.time.waits_since = self.time.began.map(|_| thread_time());
     }
 
@@ -176,6 +198,7 @@ impl Meter {
         self.burned += slice;
         match self.time.end_slice(thread_time(), slice) {
             Verdict::GoOn => {
+                self.note_deadline();
                 let pause = turns::pause(engine.clone());
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(pause)))
             }
@@ -257,6 +280,7 @@ impl ResourceLimiter for Meter {
             self.memory = memory;
         }
         self.is_starved |= !is_allowed;
+        self.is_crowded_out |= is_within && !is_allowed;
         Ok(is_allowed)
     }
 
@@ -272,7 +296,6 @@ impl ResourceLimiter for Meter {
             self.elements = elements;
         }
         self.is_starved |= !is_allowed;
-        self.is_crowded_out |= is_within && !is_allowed;
         Ok(is_allowed)
     }
 

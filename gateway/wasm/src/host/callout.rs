@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use postern_core::hostname::Authority;
+use tokio::time::Instant;
 
 use crate::bindings::postern::plugin::callout::Call;
 use crate::bindings::postern::plugin::callout::CallError;
@@ -42,14 +43,15 @@ impl HostState {
         if !self.meter.take_callout() {
             return Ok(Pending::Done(Err(CalloutError::Overloaded)));
         }
-        Ok(match (self.callout(call), &self.callouts) {
+        let left = self.meter.callout_deadline() - Instant::now();
+        Ok(match (self.callout(call, left), &self.callouts) {
             (Some(callout), Some(callouts)) => Pending::Going(callouts.send(callout)),
             _ => Pending::Done(Err(CalloutError::Denied)),
         })
     }
 
-    /// The call as a valid request to a granted upstream.
-    fn callout(&self, call: Call) -> Option<Callout> {
+    /// The call as a valid request to a granted upstream, for which so much time is left.
+    fn callout(&self, call: Call, left: Duration) -> Option<Callout> {
         let granted = &self.powers.upstreams;
         let upstream = granted.iter().find(|name| name.as_str() == call.upstream)?;
         let is_origin_form = call.path.starts_with('/') && call.path.len() <= MAX_PATH_LEN;
@@ -78,7 +80,10 @@ impl HostState {
             host,
             headers,
             body: call.body.into(),
-            timeout: (call.timeout_ms > 0).then(|| Duration::from_millis(call.timeout_ms.into())),
+            timeout: match call.timeout_ms {
+                0 => left,
+                asked => left.min(Duration::from_millis(asked.into())),
+            },
             max_response: if (1..=MAX_CALLOUT_RESPONSE).contains(&max) {
                 max
             } else {
@@ -92,7 +97,11 @@ impl Host for HostState {
     async fn send(&mut self, call: Call) -> wasmtime::Result<Result<Reply, CallError>> {
         self.after_configure()?;
         let answer = match self.begin(call)? {
-            Pending::Going(going) => self.wait(going).await,
+            Pending::Going(going) => {
+                let deadline = self.meter.callout_deadline();
+                let answered = self.wait(tokio::time::timeout_at(deadline, going)).await;
+                answered.unwrap_or(Err(CalloutError::Timeout))
+            }
             Pending::Done(answer) => answer,
         };
         Ok(answer.map(reply).map_err(call_error))
@@ -121,11 +130,12 @@ impl Host for HostState {
                 Poll::Ready(())
             }
         });
-        self.wait(answered).await;
+        let deadline = self.meter.callout_deadline();
+        // Those that have not answered by then are told apart below.
+        let _ = self.wait(tokio::time::timeout_at(deadline, answered)).await;
         let answers = pending.into_iter().map(|pending| match pending {
             Pending::Done(answer) => answer.map(reply).map_err(call_error),
-            // All have ended.
-            Pending::Going(_) => Err(CallError::Protocol),
+            Pending::Going(_) => Err(CallError::Timeout),
         });
         Ok(answers.collect())
     }

@@ -23,6 +23,7 @@ use crate::solver::TxtRecord;
 use crate::test_util::component;
 use crate::test_util::guest;
 
+mod callouts;
 mod edits;
 mod log;
 mod many;
