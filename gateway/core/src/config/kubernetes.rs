@@ -34,7 +34,8 @@ pub struct KubernetesSpec {
     /// The Secret with the certificate for hosts that have none.
     pub default_certificate: Option<NamespacedName>,
     pub publish: Publish,
-    /// Namespaces whose plugins may be granted what concerns the whole gateway.
+    /// Namespaces whose plugins may be granted what concerns the whole gateway, and choose their own
+    /// limits.
     pub trusted_namespaces: Vec<String>,
     /// The only folder from which a Plugin may take a file.
     pub plugin_dir: Option<PathBuf>,

@@ -498,6 +498,22 @@ fn guarded() -> Vec<(String, String, &'static str)> {
         ),
         (plugin("limits: {memory: 1PiB}"), "memory", refused),
         (
+            plugin("limits: {memory: 65MiB}"),
+            "64 MiB is the most that a plugin of this namespace may have",
+            refused,
+        ),
+        (plugin("limits: {body: 9MiB}"), "8 MiB is the most", refused),
+        (
+            plugin("limits: {instances: 33}"),
+            "32 instances is the most",
+            refused,
+        ),
+        (
+            plugin("grants: {shared-state: 17MiB}"),
+            "spec.grants.shared-state: 16 MiB is the most",
+            refused,
+        ),
+        (
             plugin("fetch: {ca-file: /etc/passwd}"),
             "an object cannot name files",
             refused,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use postern_core::config::Held;
 use postern_core::config::PluginSpec;
 use postern_core::config::PolicySpec;
+use postern_core::config::plugin::DEFAULT_INSTANCES;
+use postern_core::config::plugin::DEFAULT_MEMORY;
 use postern_core::config::plugin::PluginSource;
 use postern_core::config::source::LoginSpec;
 use postern_core::name::PolicyName;
@@ -31,6 +33,13 @@ use crate::record::Ingress;
 const POLICIES: &str = "postern.dev/policies";
 /// Policies of one Ingress. Each costs something in every request.
 const MAX_POLICIES: usize = 32;
+
+/// What a plugin of a namespace that is not trusted may ask for: memory is shared by all plugins of
+/// the gateway, and bodies and shared state are beside what its budget counts.
+const MAX_MEMORY: u64 = DEFAULT_MEMORY;
+const MAX_BODY: u64 = 8 << 20;
+const MAX_SHARED_STATE: u64 = 16 << 20;
+const MAX_INSTANCES: u32 = DEFAULT_INSTANCES;
 
 /// What became of a policy that is named.
 pub(super) struct Made {
@@ -240,6 +249,12 @@ impl<'c> Pass<'c> {
                 let fault = Fault::error(Reason::NotGranted, message).with_help(help);
                 return Err(("spec.grants", fault));
             }
+            if let Some((field, message)) = too_much(plugin).filter(|_| !is_trusted) {
+                let help = "ask for less, or have the operator list this namespace in \
+                            trusted-namespaces in [kubernetes]";
+                let fault = Fault::error(Reason::NotGranted, message).with_help(help);
+                return Err((field, fault));
+            }
             if let PluginSource::File(path) = &plugin.source
                 && !custom.files.iter().any(|file| file.path == *path)
             {
@@ -296,6 +311,25 @@ impl<'c> Pass<'c> {
             Fault::error(Reason::SecretMissing, message)
         })
     }
+}
+
+/// What a plugin asks for beyond what those of any namespace may, with its field.
+fn too_much(plugin: &PluginSpec) -> Option<(&'static str, String)> {
+    let limits = &plugin.limits;
+    let shared = plugin.grants.shared_state.unwrap_or_default();
+    let sizes = [
+        ("spec.limits.memory", limits.memory, MAX_MEMORY),
+        ("spec.limits.body", limits.body, MAX_BODY),
+        ("spec.grants.shared-state", shared, MAX_SHARED_STATE),
+    ];
+    let most = "is the most that a plugin of this namespace may have";
+    if let Some((field, _, max)) = sizes.into_iter().find(|(_, size, max)| size > max) {
+        return Some((field, format!("{} MiB {most}", max >> 20)));
+    }
+    (limits.instances > MAX_INSTANCES).then(|| {
+        let message = format!("{MAX_INSTANCES} instances {most}");
+        ("spec.limits.instances", message)
+    })
 }
 
 /// Puts the login of a registry where its file is named. Returns whether that was so.

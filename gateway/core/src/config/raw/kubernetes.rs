@@ -38,7 +38,8 @@ pub(in crate::config) struct RawKubernetes {
     /// Default, if none of the three is given: the addresses of the nodes that gateways run on.
     pub publish_service: Option<Text>,
     /// Namespaces whose Plugins may be granted `challenges` and `dns`, which concern the whole
-    /// gateway. Default: none.
+    /// gateway, and may have more than 64 MiB of memory, bodies of 8 MiB, 32 instances in a worker
+    /// and 16 MiB of shared state. Default: none.
     pub trusted_namespaces: Vec<Text>,
     /// The only folder from which Plugins may take files. Default: none, they take no files.
     pub plugin_dir: Option<Text>,
