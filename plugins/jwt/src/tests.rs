@@ -41,6 +41,7 @@ fn start(config: &str) -> mock::Configured<Jwt> {
     mock::gateway(|gateway| {
         gateway.calls.clear();
         gateway.logs.clear();
+        gateway.shared.clear();
         gateway.now_ms = NOW * 1000;
         gateway.verifies = true;
         gateway.on_callout(|_| {
@@ -321,6 +322,30 @@ fn keys_are_fetched_when_they_are_needed_and_no_oftener() {
     later(60_000);
     assert_eq!(send(&plugin, "authorization", &bearer).0, Action::Next);
     assert_eq!(calls(), 3, "after ten minutes they are fetched again");
+}
+
+#[test]
+fn a_new_instance_has_the_keys_that_another_fetched() {
+    let claims = claims("").replace(&(NOW + 600).to_string(), "4102444800");
+    let bearer = format!("Bearer {}", token(HEADER, &claims));
+    let pass = |plugin: &mock::Configured<Jwt>| {
+        assert_eq!(send(plugin, "authorization", &bearer).0, Action::Next);
+    };
+    pass(&start(CONFIG));
+    mock::gateway(|gateway| gateway.on_callout(|_| Err(CallError::Connect)));
+    // For a day, whatever becomes of the issuer, and asking for it by one instance at a time.
+    for hours in 0..23 {
+        let first = mock::configure::<Jwt>(CONFIG).unwrap();
+        let second = mock::configure::<Jwt>(CONFIG).unwrap();
+        pass(&first);
+        pass(&second);
+        assert_eq!(calls(), 1 + hours);
+        later(60 * 60_000);
+    }
+    // Of another issuer, they are none.
+    let other = CONFIG.replace("/keys", "/others");
+    let other = mock::configure::<Jwt>(&other).unwrap();
+    assert_eq!(denied(&other, &good()).0, 503);
 }
 
 #[test]
