@@ -63,6 +63,12 @@ impl Cluster {
         };
         let (record, problems) = read(kind, &name, &root);
         let is_changed = match record {
+            // One that was good stays.
+            Some(Record::Ingress(new))
+                if new.is_broken && self.ingresses.get(&name).is_some_and(|old| !old.is_broken) =>
+            {
+                false
+            }
             Some(record) => self.put(name.clone(), record),
             None => false,
         };

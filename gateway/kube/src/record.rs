@@ -77,7 +77,8 @@ pub enum Record {
 
 impl Record {
     /// Reads an object. What comes back although there are findings is as good as it can be; an
-    /// object that is malformed gives no record.
+    /// object that is malformed gives no record, or that of an Ingress that
+    /// [refuses everything](Ingress::is_broken).
     pub(crate) fn read(
         kind: Kind,
         name: &ObjectName,
@@ -98,7 +99,11 @@ impl Record {
             Kind::Plugin => Self::Plugin(custom::read(kind, name, object, meta, findings)?.into()),
             Kind::Policy => Self::Policy(custom::read(kind, name, object, meta, findings)?.into()),
         };
-        (!findings.is_malformed()).then_some(record)
+        match record {
+            record if !findings.is_malformed() => Some(record),
+            Self::Ingress(ingress) => ingress.stand_in().map(|it| Self::Ingress(it.into())),
+            _ => None,
+        }
     }
 }
 

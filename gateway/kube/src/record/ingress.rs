@@ -1,8 +1,8 @@
 //! Ingresses.
 //!
-//! A path that is written in another controller's style is not left out, and the object is not
-//! refused for it: it is kept as [`IngressPath::is_refused`], so that its requests get an answer of
-//! their own and never the rule of a broader path.
+//! A path that is written in another controller's style, or as no request can have it, is not left
+//! out, and the object is not refused for it: it is kept as [`IngressPath::is_refused`], so that its
+//! requests get an answer of their own and never the rule of a broader path.
 
 use std::sync::Arc;
 
@@ -41,6 +41,35 @@ pub struct Ingress {
     pub tls: Vec<IngressTls>,
     /// `status.loadBalancer.ingress` as it is now.
     pub addresses: Vec<Address>,
+    /// It is malformed, and what can be read of it are its hosts: all their requests are refused,
+    /// so that they do not go to the next broader host, or to the next who names it.
+    pub is_broken: bool,
+}
+
+impl Ingress {
+    /// What is left of a malformed object, if it names a host.
+    pub(super) fn stand_in(&self) -> Option<Self> {
+        let refusal = IngressPath {
+            matches: PathMatch::Prefix(String::new()),
+            len: 1,
+            backend: Backend::Resource,
+            is_refused: true,
+        };
+        let hosts = self.rules.iter().filter_map(|rule| rule.host.clone());
+        let rules: Vec<_> = hosts
+            .map(|host| IngressRule {
+                host: Some(host),
+                paths: Some(vec![refusal.clone()]),
+            })
+            .collect();
+        (!rules.is_empty()).then(|| Self {
+            rules,
+            default_backend: None,
+            tls: Vec::new(),
+            is_broken: true,
+            ..self.clone()
+        })
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -152,6 +181,7 @@ pub(super) fn read(object: &At<'_>, meta: Meta, findings: &mut Findings) -> Opti
         rules,
         tls,
         addresses: load_balancer(object, findings),
+        is_broken: false,
     })
 }
 
@@ -258,14 +288,25 @@ fn path(at: &At<'_>, findings: &mut Findings) -> Option<IngressPath> {
         }
         None => (text, false),
     };
-    let matches = match canonical(path) {
-        Ok(path) if kind == "Exact" => PathMatch::Exact(path),
-        // As core has them: without trailing slash.
-        Ok(path) => PathMatch::Prefix(path.trim_end_matches('/').to_owned()),
-        Err(message) => {
+    let (path, is_refused) = match (canonical(path), likely(path)) {
+        (Ok(path), _) => (path, is_refused),
+        (Err(message), Some(likely)) => {
+            let shown = quote(text);
+            let message = format!("{shown} is no path: {message}; requests below it get 503");
+            let help = Some(format!("write path: {likely}, if that is meant"));
+            let (severity, reason) = (Severity::Error, Reason::Unsupported);
+            path_at.find(findings, severity, reason, message, help);
+            (likely, true)
+        }
+        (Err(message), None) => {
             path_at.malformed(findings, format!("{} is no path: {message}", quote(text)));
             return None;
         }
+    };
+    let matches = match kind {
+        "Exact" => PathMatch::Exact(path),
+        // As core has them: without trailing slash.
+        _ => PathMatch::Prefix(path.trim_end_matches('/').to_owned()),
     };
     Some(IngressPath {
         matches,
@@ -298,9 +339,41 @@ fn canonical(text: &str) -> Result<String, String> {
     if text.contains('?') {
         return Err("a query is no part of it".to_owned());
     }
-    // What stands in a path of JSON need not be encoded there.
-    let encoded: String = text
-        .chars()
+    let encoded = encode(text);
+    let path = RequestPath::from_text(&encoded, EncodedSlash::Reject);
+    let path = path.map_err(|error| error.to_string())?;
+    let path = path.path();
+    // A segment that goes away would make it a path that nobody wrote.
+    if path.matches('/').count() != encoded.matches('/').count() {
+        return Err("it holds an empty segment, '.' or '..'".to_owned());
+    }
+    Ok(path.to_owned())
+}
+
+/// What was most likely meant by a path that no request can have.
+fn likely(text: &str) -> Option<String> {
+    let path = text.split('?').next()?;
+    let slashes = ["\\", "%2f", "%2F", "%5c", "%5C"];
+    let path = slashes
+        .iter()
+        .fold(path.to_owned(), |path, slash| path.replace(slash, "/"));
+    let mut plain = String::with_capacity(path.len());
+    for (at, c) in path.char_indices() {
+        let is_hex = |b: &u8| b.is_ascii_hexdigit();
+        let escape = path.as_bytes().get(at + 1..at + 3);
+        match c {
+            '%' if !escape.is_some_and(|digits| digits.iter().all(is_hex)) => plain.push_str("%25"),
+            '#' => plain.push_str("%23"),
+            c => plain.push(c),
+        }
+    }
+    let path = RequestPath::from_text(&encode(&plain), EncodedSlash::Reject).ok()?;
+    Some(path.path().to_owned())
+}
+
+/// What stands in a path of JSON need not be encoded there.
+fn encode(text: &str) -> String {
+    text.chars()
         .map(|c| match c {
             ' ' => "%20".to_owned(),
             '"' | '<' | '>' | '`' | '{' | '}' | '^' | '|' => format!("%{:02X}", u32::from(c)),
@@ -311,15 +384,7 @@ fn canonical(text: &str) -> Result<String, String> {
             }
             c => c.to_string(),
         })
-        .collect();
-    let path = RequestPath::from_text(&encoded, EncodedSlash::Reject);
-    let path = path.map_err(|error| error.to_string())?;
-    let path = path.path();
-    // A segment that goes away would make it a path that nobody wrote.
-    if path.matches('/').count() != encoded.matches('/').count() {
-        return Err("it holds an empty segment, '.' or '..'".to_owned());
-    }
-    Ok(path.to_owned())
+        .collect()
 }
 
 fn backend(at: &At<'_>, findings: &mut Findings) -> Option<Backend> {

@@ -82,7 +82,8 @@ pub fn cases(pair: Pair<'_>) -> Vec<(String, String, &'static str)> {
     cases
 }
 
-/// Objects that cannot be read. There is nothing before them that could stay.
+/// Objects that cannot be read. There is nothing before them that could stay; their hosts, if they
+/// can be read, go to nobody else.
 fn malformed() -> Vec<(String, String, &'static str)> {
     let long = format!("{}.test", "a".repeat(300));
     let cases = [
@@ -131,6 +132,8 @@ fn malformed() -> Vec<(String, String, &'static str)> {
         ("path", "/../b", "the path climbs above the root"),
         ("path", "/a%2fb", "the path holds an encoded slash"),
         ("path", "/a%zz", "'/a%zz' is no path"),
+        ("path", "/a100%", "write path: /a100%25, if that is meant"),
+        ("path", "'/a\\b'", "write path: /a/b, if that is meant"),
         ("path", "\"/a\\0b\"", "is no path"),
         ("path", "\"/a\\nb\"", "'/a\\nb' is no path"),
         ("path", "'/a?x=1'", "a query is no part of it"),
@@ -199,8 +202,14 @@ fn malformed() -> Vec<(String, String, &'static str)> {
         ),
     ];
     let cases = cases.into_iter();
+    let answered = |part: &str, with: &str| match part {
+        "spec" | "spec.rules" | "host" => "nothing",
+        // Of the path that was most likely meant, and not of the whole host.
+        "path" if with.starts_with("/a") || with.starts_with("'/a") => "no-route",
+        _ => "rule-refused",
+    };
     cases
-        .map(|(part, with, said)| (ingress(part, with), said.to_owned(), "nothing"))
+        .map(|(part, with, said)| (ingress(part, with), said.to_owned(), answered(part, with)))
         .collect()
 }
 

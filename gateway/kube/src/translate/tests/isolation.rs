@@ -147,6 +147,72 @@ fn what_is_hostile_is_refused_and_costs_nobody_else() {
 }
 
 #[test]
+fn what_is_refused_does_not_go_to_others() {
+    // Of another namespace: an older wildcard, and a younger Ingress for the same host.
+    let of = |name: &str, host: &str, year: &str| {
+        let main = hostile::ingress("host", host).replace("2026-", year);
+        main.replace(
+            "namespace: evil, name: main",
+            &format!("namespace: other, name: {name}"),
+        )
+    };
+    let others = service("other", "web", 2)
+        + &of("wild", "'*.test'", "2020-")
+        + &of("same", "evil.test", "2030-");
+    let cases = hostile::cases(&pair);
+    for (yaml, _, answered) in cases {
+        let mut cluster = cluster(&(victim() + &others));
+        for (kind, object) in objects(&yaml) {
+            cluster.apply(kind, &object);
+        }
+        let translation = translate(&cluster, &settings());
+        let want = match answered {
+            // Of unknown age, it is younger than any.
+            _ if yaml.contains("yesterday") => "other/web:80",
+            "nothing" => "other/web:80",
+            answered => answered,
+        };
+        assert_eq!(answer(&translation, "evil.test", "/"), want, "{yaml}");
+    }
+}
+
+#[test]
+fn a_path_that_no_request_can_have_refuses_what_was_meant() {
+    let cases = [
+        ("/a100%", "/a100%25/x"),
+        ("'/a\\b'", "/a/b"),
+        ("/a//b", "/a/b/c"),
+        ("/a%2fb", "/a/b"),
+        ("'/a?x=1'", "/a"),
+    ];
+    for (path, asked) in cases {
+        let good = hostile::ingress("path", "/");
+        let two = hostile::ingress("path", path);
+        let rest =
+            ", {path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}";
+        let yaml = victim() + &service("evil", "web", 2) + &two.replacen("]}", rest, 1);
+        let mut cluster = cluster(&yaml);
+        let translation = translate(&cluster, &settings());
+        let said = problems(&translation);
+        assert_eq!(
+            answer(&translation, "evil.test", asked),
+            "rule-refused",
+            "{said:#?}"
+        );
+        assert_eq!(
+            answer(&translation, "evil.test", "/b"),
+            "evil/web:80",
+            "{said:#?}"
+        );
+        for (kind, object) in objects(&good) {
+            cluster.apply(kind, &object);
+        }
+        let translation = translate(&cluster, &settings());
+        assert_eq!(answer(&translation, "evil.test", asked), "evil/web:80");
+    }
+}
+
+#[test]
 fn what_is_granted_may_be_used_and_what_is_taken_back_not() {
     let good = hostile::ingress("metadata.annotations.postern.dev/policies", "victim/shared");
     let mut cluster = cluster(&(victim() + &service("evil", "web", 2)));
