@@ -291,7 +291,7 @@ mod tests {
     fn long_answers_are_cut() {
         let paths: Vec<Value> = (0..200)
             .map(|number| {
-                json!({ "path": format!("/ü{number}/*"), "pathType": "Prefix",
+                json!({ "path": format!("/ü{number}{}/*", "x".repeat(60)), "pathType": "Prefix",
                     "backend": { "service": { "name": "web", "port": { "number": 80 } } } })
             })
             .collect();

@@ -44,6 +44,9 @@ use crate::object::ObjectName;
 use crate::object::ObjectProblem;
 use crate::object::ObjectRef;
 
+/// Problems of one object that are told: its author reads no more, and the others want to be heard.
+const MAX_PROBLEMS: usize = 20;
+
 /// What was found out about single objects.
 #[derive(Default)]
 pub(super) struct Known {
@@ -357,12 +360,13 @@ impl Memory {
         }
         problems.sort_unstable();
         problems.dedup();
+        let statuses = self.statuses(pass, &problems);
         let mut wanted: BTreeSet<ObjectRef> = self.uses.wanted.keys().cloned().collect();
         wanted.extend(of_default.wanted);
         Translation {
             config,
-            statuses: self.statuses(pass, &problems),
-            problems,
+            statuses,
+            problems: fewer(problems),
             addresses: pass.addresses(),
             default_certificate: default
                 .and_then(|secret| CertificateName::parse(&secret.to_string()).ok()),
@@ -510,4 +514,25 @@ impl Spare {
             *route = Arc::clone(known);
         }
     }
+}
+
+/// The worst of each object, and how many more there are. `problems` are sorted, as the answer is.
+fn fewer(problems: Vec<ObjectProblem>) -> Vec<ObjectProblem> {
+    let mut fewer = Vec::with_capacity(problems.len());
+    for of_object in problems.chunk_by(|a, b| a.object == b.object) {
+        let errors = of_object.iter().filter(|problem| problem.is_error());
+        let others = of_object.iter().filter(|problem| !problem.is_error());
+        let mut worst = errors.chain(others);
+        fewer.extend(worst.by_ref().take(MAX_PROBLEMS).cloned());
+        if let Some(next) = worst.next() {
+            fewer.push(ObjectProblem {
+                field: String::new(),
+                message: format!("and {} more", 1 + worst.count()),
+                help: None,
+                ..next.clone()
+            });
+        }
+    }
+    fewer.sort_unstable();
+    fewer
 }

@@ -213,6 +213,19 @@ fn a_path_that_no_request_can_have_refuses_what_was_meant() {
 }
 
 #[test]
+fn an_object_with_many_problems_does_not_drown_the_others() {
+    let path = "{path: /a, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}";
+    let paths = format!("[{}]", [path; 1000].join(", "));
+    let yaml = victim() + &service("evil", "web", 2) + &hostile::ingress("paths", &paths);
+    let said = problems(&translate(&cluster(&yaml), &settings()));
+    assert_eq!(said.len(), 21, "{said:#?}");
+    assert!(
+        said.iter().any(|line| line.ends_with("and 979 more")),
+        "{said:#?}"
+    );
+}
+
+#[test]
 fn what_is_granted_may_be_used_and_what_is_taken_back_not() {
     let good = hostile::ingress("metadata.annotations.postern.dev/policies", "victim/shared");
     let mut cluster = cluster(&(victim() + &service("evil", "web", 2)));
