@@ -88,27 +88,29 @@ impl<'c> Pass<'c> {
             served,
             managed,
             everywhere,
-            statuses: owned
+            statuses: members
                 .iter()
-                .map(|owned| self.status(owned, &piece.problems))
+                // Also of one that serves nothing, which its author has to hear of.
+                .filter(|member| self.class_of(member.ingress).is_some())
+                .map(|member| self.status(member, &piece.problems))
                 .collect(),
             piece,
         })
     }
 
-    fn status(&self, owned: &Owned<'_>, problems: &[ObjectProblem]) -> Arc<Status> {
+    fn status(&self, member: &Member<'_>, problems: &[ObjectProblem]) -> Arc<Status> {
         let object = ObjectRef {
             kind: Kind::Ingress,
-            name: owned.name.clone(),
+            name: member.name.clone(),
         };
         let of_itself = self.cluster.problems.get(&object).into_iter().flatten();
         let mut problems = of_itself.chain(problems);
         Arc::new(Status {
             is_accepted: !problems.any(|found| found.is_error() && found.object == object),
             object,
-            uid: owned.ingress.meta.uid.clone(),
-            generation: owned.ingress.meta.generation,
-            addresses: owned.ingress.addresses.clone(),
+            uid: member.ingress.meta.uid.clone(),
+            generation: member.ingress.meta.generation,
+            addresses: member.ingress.addresses.clone(),
         })
     }
 }

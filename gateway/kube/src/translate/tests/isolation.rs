@@ -226,6 +226,17 @@ fn an_object_with_many_problems_does_not_drown_the_others() {
 }
 
 #[test]
+fn a_canary_that_serves_nothing_is_ours_all_the_same() {
+    let canary = "metadata.annotations.nginx.ingress.kubernetes.io/canary";
+    let yaml = victim() + &service("evil", "web", 2) + &hostile::ingress(canary, "'true'");
+    let translation = translate(&cluster(&yaml), &settings());
+    let of_evil = |object: &ObjectRef| *object.name.namespace == *"evil";
+    let mut statuses = translation.statuses.iter();
+    let status = statuses.find(|status| of_evil(&status.object)).unwrap();
+    assert!(!status.is_accepted);
+}
+
+#[test]
 fn what_is_granted_may_be_used_and_what_is_taken_back_not() {
     let good = hostile::ingress("metadata.annotations.postern.dev/policies", "victim/shared");
     let mut cluster = cluster(&(victim() + &service("evil", "web", 2)));
