@@ -94,6 +94,10 @@ fn problems(object: &Value, settings: &Settings) -> Vec<ObjectProblem> {
     if object_name(kind, &At::root(object)).is_none() {
         // It is given one when it is taken (`generateName`).
         let mut named = object.clone();
+        if !named["metadata"].is_object() {
+            // The API server takes none such, and has a message for it.
+            return Vec::new();
+        }
         named["metadata"]["name"] = "new".into();
         return match named["metadata"]["name"] == object["metadata"]["name"] {
             true => Vec::new(),
@@ -175,6 +179,15 @@ mod tests {
             *object.pointer_mut(at).unwrap_or_else(|| panic!("{at}")) = value.clone();
         }
         object
+    }
+
+    #[test]
+    fn an_object_without_metadata_is_left_to_the_api_server() {
+        for metadata in [json!("x"), json!(1), json!([]), Value::Null] {
+            let mut object = ingress("/", json!({}));
+            object["metadata"] = metadata;
+            assert_eq!(asked(&object, &Value::Null)["allowed"], true, "{object}");
+        }
     }
 
     fn asked(new: &Value, old: &Value) -> Value {
