@@ -126,7 +126,7 @@ impl Targets {
             Kind::Secret => self.secrets == SecretWatch::Named,
             kind => kind == Kind::ConfigMap,
         };
-        let wanted: BTreeSet<&ObjectRef> = wanted.iter().filter(is_single).collect();
+        let (wanted, left_out) = in_turn(wanted.iter().filter(is_single), MAX_NAMED);
         let gone: Vec<ObjectRef> = self
             .named
             .keys()
@@ -140,13 +140,8 @@ impl Targets {
                 has_dropped |= cluster.delete(object.kind, &object.name);
             }
         }
-        let mut left_out = 0;
         for object in wanted {
             if self.named.contains_key(object) {
-                continue;
-            }
-            if self.named.len() >= MAX_NAMED {
-                left_out += 1;
                 continue;
             }
             let mark = self.follow(Target {
@@ -312,6 +307,51 @@ impl Targets {
     }
 }
 
+/// So many of the objects, one of each namespace in turn: one that names many leaves the others
+/// theirs. With how many are left out.
+fn in_turn<'o>(
+    objects: impl Iterator<Item = &'o ObjectRef>,
+    limit: usize,
+) -> (BTreeSet<&'o ObjectRef>, usize) {
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut turns: Vec<(usize, &ObjectRef)> = objects
+        .map(|object| {
+            let turn = taken.entry(&object.name.namespace).or_default();
+            *turn += 1;
+            (*turn, object)
+        })
+        .collect();
+    turns.sort_unstable();
+    let left_out = turns.len().saturating_sub(limit);
+    let chosen = turns.into_iter().take(limit);
+    (chosen.map(|(_, object)| object).collect(), left_out)
+}
+
 fn needs_list(followed: &Followed) -> bool {
     NEEDED.contains(&followed.target.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_names_many_leaves_the_others_theirs() {
+        let object = |namespace: &str, number: usize| ObjectRef {
+            kind: Kind::Secret,
+            name: ObjectName::new(namespace, &format!("s{number:03}")),
+        };
+        let mut wanted: BTreeSet<ObjectRef> = (0..300).map(|n| object("a", n)).collect();
+        wanted.extend((0..3).map(|n| object("b", n)));
+        wanted.insert(object("c", 0));
+        let (chosen, left_out) = in_turn(wanted.iter(), 10);
+        assert_eq!((chosen.len(), left_out), (10, 294));
+        let of = |namespace: &str| {
+            let of = chosen.iter().filter(|o| *o.name.namespace == *namespace);
+            of.count()
+        };
+        assert_eq!([of("a"), of("b"), of("c")], [6, 3, 1]);
+        let (all, left_out) = in_turn(wanted.iter(), 1000);
+        assert_eq!((all.len(), left_out), (wanted.len(), 0));
+    }
 }
