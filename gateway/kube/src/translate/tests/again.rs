@@ -132,7 +132,7 @@ fn any_policy() -> impl Strategy<Value = Value> {
         Just(json!({ "kind": "body-size", "limit": "1MiB" })),
         Just(json!({ "kind": "body-size", "limit": "1MiB", "namespaces": ["b"] })),
         Just(json!({ "kind": "basic-auth", "users-secret": "z", "realm": "r" })),
-        Just(json!({ "kind": "forward-auth", "upstream": { "service": "w", "port": 80 } })),
+        Just(json!({ "kind": "forward-auth", "upstream": "w:80", "path": "/" })),
         Just(json!({ "kind": "nothing" })),
     ]
     .prop_map(|spec| json!({ "spec": spec }))
