@@ -330,7 +330,19 @@ pub fn log_changes(before: &[ObjectProblem], now: &[ObjectProblem]) {
 /// Where the gateway itself can be reached, which no Service may lead to.
 fn own_addresses(config: &Config) -> Vec<SocketAddr> {
     let listeners = config.listeners.values().map(|listener| listener.bind);
-    listeners.chain([config.admin.bind]).collect()
+    let machine = crate::machine::addresses();
+    let reached =
+        listeners
+            .chain([config.admin.bind])
+            .flat_map(|bind| match bind.ip().is_unspecified() {
+                // It is no address that anybody connects to; these are.
+                true => machine
+                    .iter()
+                    .map(|addr| SocketAddr::new(*addr, bind.port()))
+                    .collect(),
+                false => vec![bind],
+            });
+    reached.collect()
 }
 
 fn host_name() -> String {
@@ -350,4 +362,34 @@ fn unique() -> anyhow::Result<String> {
         let _ = write!(text, "{byte:02x}");
         text
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use postern_core::config::parse::parse;
+    use postern_core::config::problem::ConfigText;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_at_each_of_them() {
+        let text = "[admin]\nbind = \"127.0.0.1:9999\"
+[listeners.a]\nbind = \"[::]:8443\"
+[listeners.b]\nbind = \"0.0.0.0:8080\"
+[listeners.c]\nbind = \"192.0.2.1:80\"
+";
+        let file = ConfigText {
+            path: "a.toml".into(),
+            text: text.to_owned(),
+        };
+        let own = own_addresses(&parse(&[file]).unwrap().config);
+        for addr in [
+            "127.0.0.1:8443",
+            "127.0.0.1:8080",
+            "192.0.2.1:80",
+            "127.0.0.1:9999",
+        ] {
+            assert!(own.contains(&addr.parse().unwrap()), "{addr}: {own:?}");
+        }
+    }
 }

@@ -24,3 +24,5 @@ pub mod source;
 pub mod telemetry;
 pub mod view;
 pub mod webhook;
+
+mod machine;
