@@ -148,6 +148,16 @@ impl View {
         }
     }
 
+    /// A key that a client has to send is in a match as well.
+    fn field<N>(&self, name: &str, field: &FieldMatch<N>) -> Value {
+        match &field.value {
+            ValueMatch::Exact(text) => json!({ "name": name, "exact": self.secret(json!(text)) }),
+            ValueMatch::Regex(regex) => json!({ "name": name, "regex": pattern(regex) }),
+            ValueMatch::Present => json!({ "name": name, "present": true }),
+            ValueMatch::Absent => json!({ "name": name, "present": false }),
+        }
+    }
+
     fn plugin(&self, spec: &PluginSpec) -> Value {
         let limits = &spec.limits;
         // `PluginSpec::config` is JSON that the parser wrote.
@@ -206,9 +216,9 @@ impl View {
         let matches = &spec.matches;
         let methods: Vec<&str> = matches.methods.iter().map(http::Method::as_str).collect();
         let headers = matches.headers.iter();
-        let headers: Vec<Value> = headers.map(|f| field(f.name.as_str(), f)).collect();
+        let headers: Vec<Value> = headers.map(|f| self.field(f.name.as_str(), f)).collect();
         let query = matches.query.iter();
-        let query: Vec<Value> = query.map(|f| field(&f.name, f)).collect();
+        let query: Vec<Value> = query.map(|f| self.field(&f.name, f)).collect();
         let policies: Vec<&str> = spec.policies.iter().map(|name| name.as_str()).collect();
         let mut pairs = vec![
             (
@@ -387,15 +397,6 @@ fn client_auth(spec: &ClientAuthSpec) -> Value {
         "optional"
     };
     json!({ "hosts": hosts, "ca-file": path(&spec.ca_file), "mode": mode })
-}
-
-fn field<N>(name: &str, field: &FieldMatch<N>) -> Value {
-    match &field.value {
-        ValueMatch::Exact(text) => json!({ "name": name, "exact": text }),
-        ValueMatch::Regex(regex) => json!({ "name": name, "regex": pattern(regex) }),
-        ValueMatch::Present => json!({ "name": name, "present": true }),
-        ValueMatch::Absent => json!({ "name": name, "present": false }),
-    }
 }
 
 fn rewrite(spec: &RewriteSpec) -> Value {

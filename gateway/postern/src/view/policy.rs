@@ -30,6 +30,26 @@ impl View {
         value
     }
 
+    fn canary(&self, spec: &CanarySpec) -> Value {
+        let (header, header_value) = match &spec.header {
+            Some((name, value)) => (Some(name.as_str()), value.as_ref()),
+            None => (None, None),
+        };
+        let header_value = header_value.map(|text| self.secret(json!(value(text))));
+        let by = match &spec.by {
+            LimitKey::All => "request".to_owned(),
+            by => by.to_string(),
+        };
+        object([
+            ("upstream", json!(spec.upstream.as_str())),
+            ("weight", json!(spec.weight)),
+            ("header", json!(header)),
+            ("header-value", json!(header_value)),
+            ("cookie", json!(spec.cookie)),
+            ("by", json!(by)),
+        ])
+    }
+
     fn settings(&self, policy: &PolicySpec) -> Value {
         match policy {
             PolicySpec::BasicAuth(spec) => object([
@@ -42,7 +62,7 @@ impl View {
                 ("keep-credentials", json!(spec.keeps_credentials)),
             ]),
             PolicySpec::BodySize(spec) => json!({ "limit": print_size(spec.limit) }),
-            PolicySpec::Canary(spec) => canary(spec),
+            PolicySpec::Canary(spec) => self.canary(spec),
             PolicySpec::Compression(spec) => json!({
                 "codings": spec.codings.iter().map(|c| c.as_str()).collect::<Vec<_>>(),
                 "types": texts(&spec.types),
@@ -129,25 +149,6 @@ fn cors(spec: &CorsSpec) -> Value {
         ("expose", json!(texts(&spec.expose))),
         ("credentials", json!(spec.credentials)),
         ("max-age", json!(duration(spec.max_age))),
-    ])
-}
-
-fn canary(spec: &CanarySpec) -> Value {
-    let (header, header_value) = match &spec.header {
-        Some((name, value)) => (Some(name.as_str()), value.as_ref()),
-        None => (None, None),
-    };
-    let by = match &spec.by {
-        LimitKey::All => "request".to_owned(),
-        by => by.to_string(),
-    };
-    object([
-        ("upstream", json!(spec.upstream.as_str())),
-        ("weight", json!(spec.weight)),
-        ("header", json!(header)),
-        ("header-value", json!(header_value.map(value))),
-        ("cookie", json!(spec.cookie)),
-        ("by", json!(by)),
     ])
 }
 
