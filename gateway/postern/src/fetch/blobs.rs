@@ -32,8 +32,10 @@ use crate::source::file::read_small;
 const FOLDER: &str = "fetched";
 /// Files kept; the ones used longest ago go first, those in use never.
 const MAX_FILES: usize = 512;
-/// Bytes kept, all files together.
-const MAX_BYTES: u64 = 1 << 30;
+/// Bytes kept, all files together; beyond it even those in use go. With the compiled components
+/// beside them they have to fit into the volume that the manifests give a pod, which is evicted
+/// otherwise.
+const MAX_BYTES: u64 = 384 << 20;
 /// Age of a temporary file that no living process can still be writing.
 const ABANDONED: Duration = Duration::from_secs(600);
 
@@ -114,7 +116,8 @@ impl Blobs {
     }
 
     fn tidy(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        let used = self.used().clone();
+        let mut files: Vec<(bool, SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let (found, path) = (entry.metadata()?, entry.path());
@@ -125,19 +128,19 @@ impl Blobs {
                 }
                 continue;
             }
-            files.push((age, found.len(), path));
-        }
-        files.sort_by_key(|(age, ..)| Reverse(*age));
-        let used = self.used().clone();
-        let mut bytes = 0;
-        for (rank, (_, len, path)) in files.iter().enumerate() {
-            bytes += len;
             let name = path.file_name().and_then(|name| name.to_str());
             let is_used = name
                 .and_then(|name| Digest::parse(name).ok())
                 .is_some_and(|digest| used.contains(&digest));
-            if !is_used && (rank >= MAX_FILES || bytes > MAX_BYTES) {
-                fs::remove_file(path)?;
+            files.push((is_used, age, found.len(), path));
+        }
+        files.sort_by_key(|(is_used, age, ..)| Reverse((*is_used, *age)));
+        let mut bytes = 0;
+        for (rank, (is_used, _, len, path)) in files.iter().enumerate() {
+            let is_too_much = bytes + len > MAX_BYTES || (rank >= MAX_FILES && !is_used);
+            match is_too_much {
+                true => fs::remove_file(path)?,
+                false => bytes += len,
             }
         }
         Ok(())
@@ -192,12 +195,29 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         blobs.store(&digest_of(b"new"), b"new");
         let files = fs::read_dir(dir.path(FOLDER)).unwrap().count();
-        assert_eq!(
-            files,
-            MAX_FILES + 1,
-            "the most, and what is in use beyond it"
-        );
+        assert_eq!(files, MAX_FILES, "the most, with what is in use");
         assert!(blobs.load(&oldest, 100).is_some());
         assert!(blobs.load(&digest_of(b"new"), 100).is_some());
+    }
+
+    #[test]
+    fn what_is_used_goes_when_it_has_no_room() {
+        let dir = TestDir::new();
+        let blobs = Blobs::new(dir.path(""));
+        blobs.store(&digest_of(b"first"), b"first");
+        for name in [&b"a"[..], b"b", b"c", b"d"] {
+            let digest = digest_of(name);
+            let file = File::create(dir.path(FOLDER).join(digest.as_hex())).unwrap();
+            // It takes no room here.
+            file.set_len(MAX_BYTES / 3).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+            blobs.used().insert(digest);
+        }
+        blobs.store(&digest_of(b"new"), b"new");
+        let files = fs::read_dir(dir.path(FOLDER)).unwrap();
+        let lens = files.map(|file| file.unwrap().metadata().unwrap().len());
+        assert!(lens.sum::<u64>() <= MAX_BYTES);
+        assert!(blobs.load(&digest_of(b"new"), 100).is_some());
+        assert!(blobs.load(&digest_of(b"first"), 100).is_some());
     }
 }
