@@ -23,7 +23,7 @@ impl Network {
             || format!("\"{text}\" must be an address or a network, as in \"192.0.2.0/24\"");
         let addr: IpAddr = addr.parse().map_err(|_| shape())?;
         let most = if addr.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let prefix: u8 = match prefix {
             Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
                 digits.parse().map_err(|_| shape())?
             }
@@ -32,6 +32,15 @@ impl Network {
         };
         if prefix > most {
             return Err(shape());
+        }
+        if let IpAddr::V6(mapped) = addr
+            && let Some(addr) = mapped.to_ipv4_mapped()
+            && let Some(prefix) = prefix.checked_sub(96)
+        {
+            // No client would be in it: their addresses are read as IPv4.
+            return Err(format!(
+                "\"{text}\" is a network of IPv4; write \"{addr}/{prefix}\""
+            ));
         }
         let network = Self {
             addr: truncated(addr, prefix),
@@ -131,6 +140,8 @@ mod tests {
         let cases = [
             ("192.0.2.1/24", "did you mean \"192.0.2.0/24\""),
             ("2001:db8::1/64", "did you mean \"2001:db8::/64\""),
+            ("::ffff:192.0.2.0/120", "write \"192.0.2.0/24\""),
+            ("::ffff:192.0.2.1", "write \"192.0.2.1/32\""),
             ("192.0.2.0/33", "must be an address"),
             ("192.0.2.0/+8", "must be an address"),
             ("192.0.2.0/", "must be an address"),
