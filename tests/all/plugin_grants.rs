@@ -171,14 +171,31 @@ async fn a_waiting_plugin_holds_nobody_up_and_goes_with_its_client() {
 }
 
 #[tokio::test]
-async fn a_callout_ends_with_the_wall_time_of_its_call() {
+async fn a_callout_ends_before_the_wall_time_of_its_call_and_its_plugin_goes_on() {
     let app = Upstream::echo("app").await;
     let silent = Upstream::silent().await;
-    let set_up = SetUp::new().file("guest.wasm", asking(0, 0));
-    let settings = format!("{AUTH}, limits = {{ time = \"50ms\" }}");
-    let gateway = set_up
-        .start(&config(&[("app", &app), ("auth", &silent)], &settings))
-        .await;
+    // Without a time of its own, and with one that is longer than the call's.
+    for timeout_ms in [0, 60_000] {
+        let set_up = SetUp::new().file("guest.wasm", asking(timeout_ms, 0));
+        let settings = format!("{AUTH}, limits = {{ time = \"50ms\" }}");
+        let gateway = set_up
+            .start(&config(&[("app", &app), ("auth", &silent)], &settings))
+            .await;
+        // More often than a plugin may fail: `timeout` each time.
+        for _ in 0..10 {
+            assert_eq!(status(&gateway).await, 562);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_waits_is_ended_with_the_wall_time_of_its_call() {
+    let app = Upstream::echo("app").await;
+    let import = r#"(import "postern:plugin/clock@0.1.0" "sleep-ms" (func $sleep (param i32)))"#;
+    let guest = on_request(import, "", "(call $sleep (i32.const 60000))");
+    let set_up = SetUp::new().file("guest.wasm", guest);
+    let settings = "limits = { time = \"50ms\" }";
+    let gateway = set_up.start(&config(&[("app", &app)], settings)).await;
     assert_eq!(status(&gateway).await, 503);
     let lines = gateway.finish().await;
     assert_eq!(lines[0]["outcome"], "plugin-deadline");
