@@ -60,6 +60,9 @@ const SCENARIOS: &[(&str, Scenario)] = &[
         "three replicas, one killed",
         || Box::pin(replicas::killed()),
     ),
+    ("three replicas, one killed anywhere", || {
+        Box::pin(replicas::killed_anywhere())
+    }),
 ];
 
 fn main() -> ExitCode {

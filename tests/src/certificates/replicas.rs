@@ -88,6 +88,9 @@ const STATES: [(&str, fn(&Write) -> bool); 11] = [
     }),
 ];
 
+/// Those of them in which nothing was ordered yet.
+const ACCOUNT_STATES: [&str; 3] = ["account key kept", "account asked for", "account made"];
+
 fn is_order(write: &Write, has_url: bool, has_published: bool) -> bool {
     let document = &write.document;
     let published = document["published"].as_array();
@@ -278,12 +281,40 @@ impl Cluster {
         text
     }
 
-    /// Waits until every gateway serves every name, by its own certificate.
-    async fn served(&self) -> Result<(), String> {
+    /// Wants these, and kills the gateway that comes to this state with them.
+    async fn kill(
+        &mut self,
+        state: &str,
+        is_there: fn(&Write) -> bool,
+        names: impl Iterator<Item = usize>,
+    ) -> Result<(), String> {
+        let sprung = self.trap(is_there);
+        self.want(names).await?;
+        let sprung = timeout(STEP, sprung).await;
+        let Ok(Ok(number)) = sprung else {
+            return Err(format!("nobody came to: {state}\n{}", self.logs()));
+        };
+        if let Some(mut program) = self.nodes[number].program.take() {
+            program.kill().await;
+        }
+        // That a Lease runs out by itself is shown elsewhere, and takes its time.
+        self.site.api.delete(LEASE).await?;
+        self.nodes[number].start().await
+    }
+
+    /// Waits until everything is served and swept: what the authority has counted then.
+    async fn ended(&self) -> Result<(usize, usize, usize), String> {
+        self.served(&Vec::from_iter(0..NAMES)).await?;
+        self.swept().await?;
+        Ok(self.counted())
+    }
+
+    /// Waits until every gateway serves these names, by their own certificates.
+    async fn served(&self, numbers: &[usize]) -> Result<(), String> {
         let root = self.pebble.root().await?;
-        for number in 0..NAMES {
+        for number in numbers {
             for node in 0..GATEWAYS {
-                self.shows(node, number, &root).await?;
+                self.shows(node, *number, &root).await?;
             }
         }
         Ok(())
@@ -440,7 +471,7 @@ pub async fn issued() -> Outcome {
     let cluster = Cluster::start().await?;
     let start = Instant::now();
     cluster.want(0..NAMES).await?;
-    cluster.served().await?;
+    cluster.served(&Vec::from_iter(0..NAMES)).await?;
     let took = start.elapsed();
     cluster.swept().await?;
     match cluster.counted() {
@@ -452,32 +483,54 @@ pub async fn issued() -> Outcome {
     }
 }
 
-/// The same while whoever orders is killed, again and again.
+/// The same while whoever orders is killed, again and again. No name that is on its way leads to the
+/// gateway that is killed: the authority may be looking there, and an order of which it finds nothing
+/// is of no use to anybody.
 pub async fn killed() -> Outcome {
     let mut cluster = Cluster::start().await?;
-    let mut next = 0;
-    for (round, (state, wanted)) in STATES.iter().enumerate() {
-        let sprung = cluster.trap(*wanted);
-        let end = NAMES * (round + 1) / STATES.len();
-        cluster.want(next..end).await?;
-        next = end;
-        let sprung = timeout(STEP, sprung).await;
-        let Ok(Ok(number)) = sprung else {
-            return Err(format!("nobody came to: {state}\n{}", cluster.logs()));
-        };
-        let node = &mut cluster.nodes[number];
-        if let Some(mut program) = node.program.take() {
-            program.kill().await;
+    let mut left: Vec<usize> = (0..NAMES).collect();
+    let mut wanted = Vec::new();
+    for (state, is_there) in &STATES {
+        let mut leader = None;
+        // There are no orders before there is an account.
+        if !ACCOUNT_STATES.contains(state) {
+            cluster.served(&wanted).await?;
+            leader = Some(cluster.leader().await?);
         }
-        // That a Lease runs out by itself is shown elsewhere, and takes its time.
-        cluster.site.api.delete(LEASE).await?;
-        cluster.nodes[number].start().await?;
+        let leads = (0..GATEWAYS).filter(|node| Some(*node) != leader);
+        let names = leads.filter_map(|node| left.iter().find(|name| *name % GATEWAYS == node));
+        let names: Vec<usize> = names.copied().collect();
+        left.retain(|name| !names.contains(name));
+        wanted.extend_from_slice(&names);
+        cluster.kill(state, *is_there, names.into_iter()).await?;
     }
-    cluster.served().await?;
-    cluster.swept().await?;
-    match cluster.counted() {
+    cluster.want(left.into_iter()).await?;
+    match cluster.ended().await? {
         (NAMES, 1, 1) => Ok(format!(
             "killed at {} states: {NAMES} of {NAMES} issued, {NAMES} orders, one account, bound once",
+            STATES.len()
+        )),
+        counted => Err(cluster.miscounted(counted)),
+    }
+}
+
+/// The same with names that lead anywhere: an order more for each that the authority has found
+/// invalid, and for nothing else.
+pub async fn killed_anywhere() -> Outcome {
+    let mut cluster = Cluster::start().await?;
+    let mut next = 0;
+    for (round, (state, is_there)) in STATES.iter().enumerate() {
+        let end = NAMES * (round + 1) / STATES.len();
+        cluster.kill(state, *is_there, next..end).await?;
+        next = end;
+    }
+    let counted = cluster.ended().await?;
+    let log = cluster.pebble.log();
+    let invalid = log.matches(" set INVALID by invalid authz").count();
+    match counted {
+        (orders, 1, 1) if orders == NAMES + invalid => Ok(format!(
+            "killed at {} states: {NAMES} of {NAMES} issued, {orders} orders, of which {invalid} \
+             asked for a name at a gateway that was killed; one account, bound once",
             STATES.len()
         )),
         counted => Err(cluster.miscounted(counted)),
