@@ -153,7 +153,7 @@ bench: release guests
 
 # Criterion. The plugin's own bench wants the component that `make guests` builds.
 bench-micro: guests
-	HEADERS_COMPONENT=$$PWD/dev/headers.wasm $(CARGO) bench --locked --features postern-proxy/test-util
+	HEADERS_COMPONENT=$$PWD/dev/headers.wasm $(CARGO) bench --locked --features postern-proxy/test-util --bench '*'
 
 clean:
 	$(CARGO) clean
