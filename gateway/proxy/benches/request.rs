@@ -41,7 +41,7 @@ hello, world\n";
 fn config(routes: usize, access_log: &str) -> ConfigText {
     let mut text = format!(
         "access-log = {{ {access_log} }}
-listeners.http.bind = '127.0.0.1:0'
+listeners.http = {{ bind = '127.0.0.1:0', limits = {{ requests = 1000000000 }} }}
 upstreams.app.endpoints = ['127.0.0.1:9001']
 "
     );

@@ -191,15 +191,16 @@ impl Meter {
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
     pub(crate) fn tick(&mut self, engine: &Engine) -> wasmtime::Result<UpdateDeadline> {
-        let slice = match self.time.began {
-            Some(_) => turns::since_last().min(TICK),
-            None => ticker::epoch(),
+        let is_burning = self.time.began.is_some();
+        let slice = match is_burning {
+            true => turns::since_last().min(TICK),
+            false => ticker::epoch(),
         };
         self.burned += slice;
         match self.time.end_slice(thread_time(), slice) {
             Verdict::GoOn => {
                 self.note_deadline();
-                let pause = turns::pause(engine.clone());
+                let pause = turns::pause(engine.clone(), is_burning);
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(pause)))
             }
             Verdict::End => Err(wasmtime::Error::new(HostFault::Cpu)),

@@ -42,20 +42,30 @@ thread_local! {
     static TURNS: Arc<Turns> = Arc::default();
 }
 
-/// How often a guest was suspended, in the whole process.
+/// How often a guest that burns was suspended, in the whole process.
 static PAUSES: AtomicU64 = AtomicU64::new(0);
 
 /// Suspends a guest of this engine until sockets have been polled and it is its turn.
-pub(crate) fn pause(engine: Engine) -> impl Future<Output = ()> + Send + 'static {
-    PAUSES.fetch_add(1, Ordering::Relaxed);
-    ticker::shorten();
+///
+/// `is_burning`: it has run for a whole epoch at least. A call that only met the end of one says
+/// nothing: while plugins are busy, every epoch ends in some call.
+pub(crate) fn pause(engine: Engine, is_burning: bool) -> impl Future<Output = ()> + Send + 'static {
+    if is_burning {
+        PAUSES.fetch_add(1, Ordering::Relaxed);
+        ticker::shorten();
+    }
+    let is_short = ticker::is_short();
     // Other processes first, as the kernel would have it only every few milliseconds: the
     // upstreams of this machine, and its clients. Comes back at once if nobody wants to run.
-    std::thread::yield_now();
+    if is_short {
+        std::thread::yield_now();
+    }
     let turns = TURNS.with(Arc::clone);
     async move {
         turns.wait().await;
-        alarm::set(&engine, SLICE);
+        if is_short {
+            alarm::set(&engine, SLICE);
+        }
     }
 }
 
@@ -66,7 +76,7 @@ pub(crate) fn begin(engine: &Engine) {
     }
 }
 
-/// How often a guest was suspended so far, in the whole process: it grows while guests burn
+/// How often such a guest was suspended so far, in the whole process: it grows while guests burn
 /// processor time.
 pub(crate) fn pauses() -> u64 {
     PAUSES.load(Ordering::Relaxed)
@@ -158,7 +168,7 @@ mod tests {
             let (log, engine) = (Arc::clone(&log), engine.clone());
             guests.spawn(async move {
                 for _ in 0..ROUNDS {
-                    pause(engine.clone()).await;
+                    pause(engine.clone(), true).await;
                     log.lock().unwrap().push(Event::Turn(guest));
                 }
             });
@@ -199,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_nobody_polls_keeps_nobody_waiting() {
-        let mut left_alone = Box::pin(pause(Engine::default()));
+        let mut left_alone = Box::pin(pause(Engine::default(), true));
         let is_pending =
             std::future::poll_fn(|cx| Poll::Ready(left_alone.as_mut().poll(cx).is_pending()));
         assert!(is_pending.await);
