@@ -5,8 +5,9 @@
 //! millisecond takes as long. A timer that interrupts the burning thread itself is on time whatever
 //! else wants to run, and its signal handler advances the epoch there.
 //!
-//! It is set for turns of guests that burn, and for calls that begin while others do; a gateway whose
-//! guests behave never sets one. Where the system has no timer left, the thread alone has to do.
+//! It is set for the turns of guests that burn, for calls that begin while others do, and for a call
+//! that has met the end of an epoch, which may be about to: a few hundred times a second at most while
+//! guests behave. Where the system has no timer left, the thread alone has to do.
 
 use std::cell::Cell;
 use std::cell::RefCell;

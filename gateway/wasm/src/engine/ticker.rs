@@ -33,7 +33,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// they wait for a socket; ending one costs 3 us, of which a signal is the half.
 pub(crate) const SLICE: Duration = Duration::from_micros(125);
 /// Epochs without a suspended guest that burns, after which they are long again.
-const CALM_TICKS: u32 = 8;
+const CALM_TICKS: u32 = 80;
 /// Ticks without a call before the thread sleeps. Waking it costs a system call in a worker, so it
 /// stays awake between the requests of a busy gateway.
 const IDLE_TICKS: u32 = 50;

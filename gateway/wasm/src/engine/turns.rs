@@ -63,9 +63,8 @@ pub(crate) fn pause(engine: Engine, is_burning: bool) -> impl Future<Output = ()
     let turns = TURNS.with(Arc::clone);
     async move {
         turns.wait().await;
-        if is_short {
-            alarm::set(&engine, SLICE);
-        }
+        // Also after the first time: whether it burns is known soon.
+        alarm::set(&engine, SLICE);
     }
 }
 
