@@ -172,6 +172,7 @@ impl Meter {
     pub(crate) fn end_wait(&mut self) {
         if let (Some(since), Some(began)) = (self.time.waits_since.take(), &mut self.time.began) {
             *began += thread_time().saturating_sub(since);
+            turns::resumed();
         }
     }
 

@@ -75,6 +75,12 @@ pub(crate) fn begin(engine: &Engine) {
     }
 }
 
+/// A guest goes on without a turn, after it has waited for something else: what the thread did
+/// meanwhile is not charged to it.
+pub(crate) fn resumed() {
+    TURNS.with(|turns| turns.note_taken());
+}
+
 /// How often such a guest was suspended so far, in the whole process: it grows while guests burn
 /// processor time.
 pub(crate) fn pauses() -> u64 {
@@ -101,12 +107,16 @@ impl Turns {
             seen = round;
             let without_turn = round - self.taken.load(Ordering::Relaxed);
             if without_turn > 1 || (without_turn == 1 && place.is_first()) {
-                let now = u64::try_from(thread_time().as_nanos()).unwrap_or(u64::MAX);
                 self.taken.store(round, Ordering::Relaxed);
-                self.taken_at.store(now, Ordering::Relaxed);
+                self.note_taken();
                 return;
             }
         }
+    }
+
+    fn note_taken(&self) {
+        let now = u64::try_from(thread_time().as_nanos()).unwrap_or(u64::MAX);
+        self.taken_at.store(now, Ordering::Relaxed);
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<u64>> {
