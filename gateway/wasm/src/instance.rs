@@ -125,7 +125,7 @@ impl Instance {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let engine = store.engine().clone();
-            store.data_mut().meter.tick(&engine)
+            store.data_mut().meter.tick(engine)
         });
 
         let linked = component.linked();

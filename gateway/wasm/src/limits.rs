@@ -191,7 +191,7 @@ impl Meter {
     ///
     /// Epochs in which it did not run are not counted: this is called once when it runs again,
     /// however many have passed.
-    pub(crate) fn tick(&mut self, engine: &Engine) -> wasmtime::Result<UpdateDeadline> {
+    pub(crate) fn tick(&mut self, engine: Engine) -> wasmtime::Result<UpdateDeadline> {
         let is_burning = self.time.began.is_some();
         let slice = match is_burning {
             true => turns::since_last().min(TICK),
@@ -201,7 +201,7 @@ impl Meter {
         match self.time.end_slice(thread_time(), slice) {
             Verdict::GoOn => {
                 self.note_deadline();
-                let pause = turns::pause(engine.clone(), is_burning);
+                let pause = turns::pause(engine, is_burning);
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(pause)))
             }
             Verdict::End => Err(wasmtime::Error::new(HostFault::Cpu)),

@@ -30,7 +30,7 @@ use super::turns;
 /// Longest epoch: a guest is suspended for the first time after this at most.
 pub(crate) const TICK: Duration = Duration::from_millis(2);
 /// An epoch while guests burn processor time. Others in their worker wait as long each time that
-/// they wait for a socket; ending one costs 3 us, of which a signal is the half.
+/// they wait for a socket.
 pub(crate) const SLICE: Duration = Duration::from_micros(125);
 /// Epochs without a suspended guest that burns, after which they are long again.
 const CALM_TICKS: u32 = 80;
