@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut failed = 0;
+    let mut failed = Vec::new();
     for (name, scenario) in SCENARIOS {
         let is_wanted = wanted.is_empty() || wanted.iter().any(|text| name.contains(&**text));
         if !is_wanted {
@@ -98,13 +98,16 @@ fn main() -> ExitCode {
         match outcome {
             Ok(seen) => println!("{name:<28}{took:>6.1} s  {seen}"),
             Err(error) => {
-                failed += 1;
                 println!("{name:<28}{took:>6.1} s  FAILED\n{error}");
+                let first = error.lines().next().unwrap_or_default();
+                failed.push(format!("{name}: {first}"));
             }
         }
     }
-    if failed > 0 {
-        eprintln!("test-certificates: {failed} failed");
+    if !failed.is_empty() {
+        // Once more: what they saw above is long.
+        eprintln!("test-certificates: {} failed", failed.len());
+        eprintln!("{}", failed.join("\n"));
         return ExitCode::FAILURE;
     }
     println!("all of it is as it should be");

@@ -90,6 +90,9 @@ const STATES: [(&str, fn(&Write) -> bool); 11] = [
 
 /// Those of them in which nothing was ordered yet.
 const ACCOUNT_STATES: [&str; 3] = ["account key kept", "account asked for", "account made"];
+/// Names that are wanted in each of those: the same gateway may order in all other states, and each
+/// other one has a name left for each of them.
+const ACCOUNT_NAMES: usize = 2;
 
 fn is_order(write: &Write, has_url: bool, has_published: bool) -> bool {
     let document = &write.document;
@@ -491,15 +494,16 @@ pub async fn killed() -> Outcome {
     let mut left: Vec<usize> = (0..NAMES).collect();
     let mut wanted = Vec::new();
     for (state, is_there) in &STATES {
-        let mut leader = None;
-        // There are no orders before there is an account.
-        if !ACCOUNT_STATES.contains(state) {
+        let names: Vec<usize> = if ACCOUNT_STATES.contains(state) {
+            // There are no orders before there is an account.
+            left.iter().take(ACCOUNT_NAMES).copied().collect()
+        } else {
             cluster.served(&wanted).await?;
-            leader = Some(cluster.leader().await?);
-        }
-        let leads = (0..GATEWAYS).filter(|node| Some(*node) != leader);
-        let names = leads.filter_map(|node| left.iter().find(|name| *name % GATEWAYS == node));
-        let names: Vec<usize> = names.copied().collect();
+            let leader = cluster.leader().await?;
+            let leads = (0..GATEWAYS).filter(|node| *node != leader);
+            let names = leads.filter_map(|node| left.iter().find(|name| *name % GATEWAYS == node));
+            names.copied().collect()
+        };
         left.retain(|name| !names.contains(name));
         wanted.extend_from_slice(&names);
         cluster.kill(state, *is_there, names.into_iter()).await?;
